@@ -1,0 +1,263 @@
+"""Scores of every split. Imports backend, batch, data, losses, metrics, models, postprocessing, table.
+
+Predictions of many batches are joined before losses and metrics see them: the cost is in the number of calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from mlgym.errors import ConfigError, ConfigPath, one_of
+from mlgym.parts.backend import Backend
+from mlgym.parts.batch import Batch
+from mlgym.parts.data import Loader
+from mlgym.parts.losses import Loss, loss
+from mlgym.parts.metrics import Accumulator, Metric, metric
+from mlgym.parts.models import publisher
+from mlgym.parts.postprocessing import PostProcessor, subscribed
+from mlgym.parts.table import Table
+
+_CHUNK = 1 << 20  # elements of predictions and targets that wait to be scored together: 4 MB of floats
+
+
+class Step(NamedTuple):
+    """One batch of a split was evaluated."""
+
+    split: str
+    batch: int
+    num_batches: int
+
+
+class Evaluation(NamedTuple):
+    """Scores by (tag, split)."""
+
+    metrics: dict[tuple[str, str], float]
+    losses: dict[tuple[str, str], float]
+
+    def scores(self) -> dict[str, float]:
+        """`split/tag` -> score."""
+        return {f"{split}/{tag}": score for (tag, split), score in (self.metrics | self.losses).items()}
+
+
+class Applied(NamedTuple):
+    """Something that is computed on some splits; `at` is its place in the configuration."""
+
+    part: Any
+    splits: frozenset[str]
+    at: ConfigPath
+
+
+class Evaluator:
+    """Evaluates the model on the splits of an eval component."""
+
+    def __init__(self, eval_component: EvalComponent) -> None:
+        self.component = eval_component
+
+    def evaluate(self, backend: Backend, one_batch: bool = False) -> Generator[Step, None, Evaluation]:
+        """Evaluate every split (or only its first batch), yielding after each batch; returns the scores."""
+        result = Evaluation({}, {})
+        for split in self.component.loaders:
+            yield from self.component.evaluate(split, backend, result, one_batch)
+        return result
+
+
+class EvalComponent:
+    """The model, the splits to evaluate it on, and what to compute on each."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loaders: dict[str, Loader],
+        post_processors: list[Applied],
+        metrics: list[Applied],
+        losses: list[Applied],
+    ) -> None:
+        self.model = model
+        self.loaders = loaders
+        self.post_processors = post_processors
+        self.metrics = metrics
+        self.losses = losses
+        self._publish = publisher(model)
+
+    @property
+    def score_keys(self) -> list[str]:
+        """`split/tag` of every score that an evaluation gives."""
+        return [
+            f"{split}/{applied.part.tag}"
+            for split in self.loaders
+            for applied in [*self.metrics, *self.losses]
+            if split in applied.splits
+        ]
+
+    @torch.no_grad()
+    def _forward(self, batch: Batch) -> Batch:
+        batch.predictions = self._publish(self.model(batch.samples))
+        return batch
+
+    def evaluate(
+        self, split: str, backend: Backend, result: Evaluation, one_batch: bool
+    ) -> Generator[Step, None, None]:
+        """Add the scores of `split` to `result`, yielding after each batch."""
+        self.model.eval()
+        scoring = _Scoring(self, split)
+        loader = self.loaders[split]
+        number = 0
+        for batch in loader.evaluation_batches():
+            scoring.add(self._forward(backend.batch(batch)))
+            number += 1
+            yield Step(split, number, loader.num_evaluation_batches)
+            if one_batch:
+                break
+        scoring.finish(result)
+
+
+class _Scoring:
+    """Losses and metrics of one split while its batches come in."""
+
+    def __init__(self, component: EvalComponent, split: str) -> None:
+        self.split = split
+        self._processors = [applied for applied in component.post_processors if split in applied.splits]
+        self._losses = [applied for applied in component.losses if split in applied.splits]
+        self._metrics = [applied for applied in component.metrics if split in applied.splits]
+        self._accumulators: list[Accumulator] = [applied.part.create() for applied in self._metrics]
+        self._sums: list[torch.Tensor | float] = [0.0 for _ in self._losses]
+        self._samples = 0
+        self._waiting: list[Batch] = []
+        self._size = 0
+
+    def add(self, batch: Batch) -> None:
+        if self._waiting and _shapes(batch) != _shapes(self._waiting[0]):
+            self._score()
+        self._waiting.append(batch)
+        self._size += sum(t.numel() for t in (*batch.predictions.values(), *batch.targets.values()))
+        if self._size >= _CHUNK:
+            self._score()
+
+    @torch.no_grad()
+    def _score(self) -> None:
+        """Process, then compute losses and update metrics on everything that waits."""
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        if not waiting:
+            return
+        batch = Batch(None, _joined([b.targets for b in waiting]), None, _joined([b.predictions for b in waiting]))
+        for applied in self._processors:
+            _at(applied, applied.part, batch.predictions)
+        count = len(batch)
+        self._samples += count
+        for i, applied in enumerate(self._losses):
+            self._sums[i] = self._sums[i] + _at(applied, applied.part, batch).mean().double() * count
+        for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
+            _at(applied, _update, accumulator, applied.part, batch)
+
+    def finish(self, result: Evaluation) -> None:
+        self._score()
+        for applied, total in zip(self._losses, self._sums, strict=True):
+            result.losses[applied.part.tag, self.split] = float(total) / self._samples
+        for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
+            result.metrics[applied.part.tag, self.split] = accumulator.compute()
+
+
+def _update(accumulator: Accumulator, wanted: Metric, batch: Batch) -> None:
+    prediction = subscribed(batch.predictions, wanted.prediction_key)
+    accumulator.update(prediction, subscribed(batch.targets, wanted.target_key))
+
+
+def _at(applied: Applied, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except ConfigError as error:
+        raise error.inside(*applied.at) from None
+
+
+def _shapes(batch: Batch) -> list[torch.Size]:
+    return [t.shape[1:] for t in (*batch.predictions.values(), *batch.targets.values())]
+
+
+def _joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+# --- from configuration -------------------------------------------------------------------------------------
+
+
+def eval_component(
+    model: nn.Module,
+    data_loaders: dict[str, Loader],
+    loss_function_registry: Table,
+    metric_registry: Table,
+    prediction_postprocessing_registry: Table,
+    *,
+    metrics_config: list[dict[str, Any]] | None = None,
+    loss_funs_config: list[dict[str, Any]] | None = None,
+    post_processors_config: list[dict[str, Any]] | None = None,
+    metrics_computation_config: list[dict[str, Any]] | None = None,
+    loss_computation_config: list[dict[str, Any]] | None = None,
+    cpu_target_subscription_keys: list[str] | None = None,
+    cpu_prediction_subscription_keys: list[str] | None = None,
+    train_split_name: str | None = None,
+    show_progress: bool = True,
+) -> EvalComponent:
+    """What to compute, on which of the subscribed splits (all of them, unless the `..._computation_config` says less).
+
+    `cpu_..._subscription_keys`, `train_split_name` and `show_progress` are accepted and need not be given:
+    scores are computed on the device, for every split alike, and progress is always recorded.
+    """
+    if not isinstance(data_loaders, dict):
+        raise ConfigError("subscribe data_loaders to a list of splits, such as `subscription: [train, val]`")
+    splits = frozenset(data_loaders)
+    processors = []
+    for i, entry in enumerate(post_processors_config or []):
+        at: ConfigPath = ("post_processors_config", i)
+        processor: PostProcessor = prediction_postprocessing_registry.build_keyed(entry, at, ("applicable_splits",))
+        processors.append(Applied(processor, _splits(entry.get("applicable_splits"), splits, at), at))
+    metrics = [metric(metric_registry, e, ("metrics_config", i)) for i, e in enumerate(metrics_config or [])]
+    losses = [loss(loss_function_registry, e, ("loss_funs_config", i)) for i, e in enumerate(loss_funs_config or [])]
+    tags = [part.tag for part in [*metrics, *losses]]
+    for tag in tags:
+        if tags.count(tag) > 1:
+            raise ConfigError(f"the tag {tag!r} is given twice; every score needs its own")
+    return EvalComponent(
+        model,
+        data_loaders,
+        processors,
+        _applied(
+            metrics, "metrics_config", metrics_computation_config, "metrics_computation_config", "metric_tag", splits
+        ),
+        _applied(losses, "loss_funs_config", loss_computation_config, "loss_computation_config", "loss_tag", splits),
+    )
+
+
+def _applied(
+    parts: list[Metric] | list[Loss],
+    parts_key: str,
+    computation: list[dict[str, Any]] | None,
+    key: str,
+    tag_key: str,
+    splits: frozenset[str],
+) -> list[Applied]:
+    """Each part with the splits that its entry in the computation config names."""
+    chosen: dict[str, frozenset[str]] = {}
+    for i, entry in enumerate(computation or []):
+        if unknown := set(entry) - {tag_key, "applicable_splits"}:
+            name = min(unknown)
+            raise ConfigError(f"unknown key {name!r}; {one_of(name, (tag_key, 'applicable_splits'))}", (key, i, name))
+        tag = entry.get(tag_key)
+        if tag not in [part.tag for part in parts]:
+            raise ConfigError(f"there is no {tag!r}; {one_of(tag, [p.tag for p in parts])}", (key, i, tag_key))
+        chosen[str(tag)] = _splits(entry.get("applicable_splits"), splits, (key, i))
+    return [Applied(part, chosen.get(part.tag, splits), (parts_key, i)) for i, part in enumerate(parts)]
+
+
+def _splits(names: Any, splits: frozenset[str], at: ConfigPath) -> frozenset[str]:
+    if names is None:
+        return splits
+    for i, name in enumerate(names if isinstance(names, list) else [names]):
+        if name not in splits:
+            raise ConfigError(f"there is no split {name!r}; {one_of(name, splits)}", (*at, "applicable_splits", i))
+    return frozenset(names if isinstance(names, list) else [names])

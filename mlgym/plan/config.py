@@ -1,0 +1,277 @@
+"""YAML files as typed configuration; every error says file, line and column. Imports errors, specs, schema."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from mlgym.errors import ConfigError, ConfigPath, InputError, one_of
+from mlgym.schema import convert
+from mlgym.specs import ComponentSpec
+
+SECTIONS = ("global_config", "model_info")
+"""Top-level entries of a grid search config that are not components."""
+
+ROOTS = (
+    "model",
+    "trainer",
+    "optimizer",
+    "lr_scheduler",
+    "evaluator",
+    "early_stopping_strategy",
+    "checkpointing_strategy",
+)
+"""The components that the engine asks for by name."""
+
+OPTIONAL_ROOTS = frozenset({"lr_scheduler", "early_stopping_strategy", "checkpointing_strategy"})
+
+_MAX_NODES = 5_000_000  # a few anchors that hold each other can expand to more than any memory holds
+
+
+# --- YAML with positions ------------------------------------------------------------------------------------
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The safe loader with the scalars of YAML 1.2: `1e-3` is a number, `no` and `2026-01-01` are strings."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (the base's type)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
+    )
+
+
+def _construct_int(loader: Any, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _construct_float(loader: Any, node: yaml.ScalarNode) -> float:
+    text = str(loader.construct_scalar(node)).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+class Document:
+    """A YAML file: its text, its value as plain data, and where each part of that value stands."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.text = text
+        self._positions: dict[ConfigPath, yaml.Mark] = {}
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            self.value: Any = None if node is None else self._build(loader, node, (), ())
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            raise ConfigError(
+                f"this is not valid YAML: {error.problem or error.context}", place=self._at(mark)
+            ) from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"this is not valid YAML: {error}", place=str(path)) from None
+        except RecursionError:
+            raise ConfigError("the nesting is too deep", place=str(path)) from None
+        finally:
+            loader.dispose()
+
+    def place(self, path: ConfigPath) -> str:
+        """`file:line:column` of the value at `path`, or of the nearest part around it."""
+        while path and path not in self._positions:
+            path = path[:-1]
+        return self._at(self._positions.get(path))
+
+    def _at(self, mark: yaml.Mark | None) -> str:
+        return f"{self.path}:{mark.line + 1}:{mark.column + 1}" if mark else str(self.path)
+
+    def _build(self, loader: Any, node: yaml.Node, path: ConfigPath, around: tuple[int, ...]) -> Any:
+        self._positions.setdefault(path, node.start_mark)
+        if len(self._positions) > _MAX_NODES:
+            raise ConfigError(f"the aliases expand to more than {_MAX_NODES:,} values", place=str(self.path))
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                return loader.construct_object(node)
+            except ValueError as error:
+                raise ConfigError(str(error), place=self._at(node.start_mark)) from None
+        if id(node) in around:
+            raise ConfigError("an anchor contains itself", place=self._at(node.start_mark))
+        around = (*around, id(node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(loader, item, (*path, i), around) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.MappingNode)
+        self._refuse_doubles(loader, node)
+        loader.flatten_mapping(node)  # takes in what `<<` names; own keys come later and win
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node)
+            self._positions[(*path, key)] = key_node.start_mark
+            result[key] = self._build(loader, value_node, (*path, key), around)
+        return result
+
+    def _refuse_doubles(self, loader: Any, node: yaml.MappingNode) -> None:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError("a key must be a single value", place=self._at(key_node.start_mark))
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = loader.construct_object(key_node)
+            if key in seen and not getattr(node, "flattened", False):
+                raise ConfigError(f"the key {key!r} is given twice", place=self._at(key_node.start_mark))
+            seen.add(key)
+        node.flattened = True  # type: ignore[attr-defined]  # an alias brings the same node here again
+
+
+def read(path: Path) -> Document:
+    """The YAML file at `path`. Raises `InputError` when it cannot be read."""
+    try:
+        return Document(path, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = one_of(path.name, (p.name for p in path.parent.glob("*.y*ml"))) if path.parent.is_dir() else ""
+        raise InputError(f"{path}: no such file" + (f"; {near}" if near else "")) from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: this is a directory, not a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def typed(document: Document, annotation: Any) -> Any:
+    """The document's value as `annotation`."""
+    try:
+        return convert(document.value, annotation)
+    except ConfigError as error:
+        raise error.locate(document.place) from None
+
+
+# --- run_config.yml -----------------------------------------------------------------------------------------
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class TrainConfig(_Strict, frozen=True):
+    gs_config_path: str
+    num_epochs: int
+    num_batches_per_epoch: int | None = None
+    seed: int = 0
+
+
+class Train(_Strict, frozen=True, tag_field="type", tag="train"):
+    config: TrainConfig
+
+
+class MainProcessConfig(_Strict, frozen=True):
+    computation_device_id: int | None = None
+
+
+class MainProcess(_Strict, frozen=True, tag_field="type", tag="main_process"):
+    config: MainProcessConfig = MainProcessConfig()
+
+
+class LoggingConfig(_Strict, frozen=True):
+    event_storage_path: str = "event_storage"
+    board: Literal[False] = False
+
+
+class RunConfig(_Strict, frozen=True):
+    """`run_config.yml`: what to do, where, and where to log."""
+
+    run_configuration: Train
+    environment: MainProcess = MainProcess()
+    logging: LoggingConfig = LoggingConfig()
+
+
+def read_run_config(path: Path) -> tuple[Document, RunConfig]:
+    """The run config at `path` and its file. Raises `InputError`."""
+    document = read(path)
+    if not isinstance(document.value, dict):
+        raise ConfigError(
+            "expected a mapping with the key 'run_configuration', got "
+            + ("an empty file" if document.value is None else type(document.value).__name__),
+            place=document.place(()),
+        )
+    config: RunConfig = typed(document, RunConfig)
+    train = config.run_configuration.config
+    for key, value, least in (
+        ("num_epochs", train.num_epochs, 0),
+        ("num_batches_per_epoch", train.num_batches_per_epoch, 1),
+        ("seed", train.seed, 0),
+    ):
+        if value is not None and value < least:
+            where: ConfigPath = ("run_configuration", "config", key)
+            raise ConfigError(f"must be at least {least}, not {value}", where).locate(document.place)
+    return document, config
+
+
+# --- gs_config.yml ------------------------------------------------------------------------------------------
+
+
+def components(value: Any) -> dict[str, Any]:
+    """The raw components of a grid search config, in the order written, by name."""
+    if not isinstance(value, dict):
+        raise ConfigError("expected a mapping of component names to components")
+    return {str(name): entry for name, entry in value.items() if name not in SECTIONS}
+
+
+def required(config: dict[str, Any]) -> dict[str, ComponentSpec]:
+    """The components that the engine asks for, and all that they require, each after those it requires.
+
+    Only these are looked at: an existing file may hold entries that merely carry injected values.
+    Raises `ConfigError` for a component that is malformed or missing, and for a cycle.
+    """
+    found: dict[str, ComponentSpec] = {}
+    open_: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in found:
+            return
+        if name in open_:
+            cycle = " -> ".join([*open_[open_.index(name) :], name])
+            raise ConfigError(f"the requirements go in a circle: {cycle}", (name, "requirements"))
+        try:
+            spec: ComponentSpec = convert(config[name], ComponentSpec)
+        except ConfigError as error:
+            raise error.inside(name) from None
+        open_.append(name)
+        seen: set[str] = set()
+        for i, requirement in enumerate(spec.requirements):
+            where = (name, "requirements", i)
+            if requirement.component_name not in config:
+                raise ConfigError(
+                    f"component {name!r} requires {requirement.component_name!r}, which does not exist; "
+                    + one_of(requirement.component_name, config),
+                    (*where, "component_name"),
+                )
+            if requirement.name in seen:
+                raise ConfigError(f"the requirement {requirement.name!r} is given twice", (*where, "name"))
+            seen.add(requirement.name)
+            visit(requirement.component_name)
+        open_.pop()
+        found[name] = spec
+
+    for root in ROOTS:
+        if root in config:
+            visit(root)
+        elif root not in OPTIONAL_ROOTS:
+            raise ConfigError(f"there is no component named {root!r}; {one_of(root, config)}")
+    return found

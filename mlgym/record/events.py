@@ -1,0 +1,275 @@
+"""The events of the log: one struct for each type, and the envelope line that carries it.
+
+A line is strict JSON: `seq` first (given by the hub), `crc` last (crc32 of the bytes before it). Unknown fields
+are ignored here and kept in the log; unknown event types decode to `Unknown`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+# --- payloads -----------------------------------------------------------------------------------------------
+
+Number = float | Literal["NaN", "Infinity", "-Infinity"]
+"""A score; JSON has no NaN and no infinities, so these are strings."""
+
+
+class _Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    grid_search_id: str
+
+
+class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole grid search begins or ends. `reason` says why it was INTERRUPTED."""
+
+    status: Literal["STARTED", "FINISHED", "INTERRUPTED"]
+    num_experiments: int | None = None
+    run_config: str | None = None
+    reason: str | None = None
+
+
+class SystemInfo(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """What a machine that takes part consists of; once for each host."""
+
+    host: str
+    info: dict[str, Any] = {}
+
+
+class ExperimentConfig(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """What an experiment consists of; `swept` maps each sweep's path to the value taken."""
+
+    experiment_id: int
+    job_id: str | None = None
+    config: msgspec.Raw = msgspec.Raw(b"{}")  # the fold has no use for it, so it is not decoded
+    config_hash: str = ""
+    swept: dict[str, Any] = {}
+    seed: int | None = None
+    num_epochs: int | None = None
+
+
+JobState = Literal["INIT", "RUNNING", "DONE", "FAILED", "LOST", "STOPPED"]
+
+
+class JobStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a job stands. Times are unix time in ms."""
+
+    job_id: str
+    experiment_id: int
+    status: JobState
+    job_type: str = "CALC"
+    starting_time: int | None = None
+    finishing_time: int | None = None
+    device: str | None = None
+    host: str | None = None
+    num_threads: int | None = None
+    reason: str | None = None
+    error: str | None = None
+    stacktrace: str | None = None
+
+
+class ExperimentStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """Progress. `current_epoch` is the one worked on; batches are counted within the split."""
+
+    experiment_id: int
+    status: Literal["train", "evaluation"]
+    num_epochs: int
+    current_epoch: int
+    splits: list[str] = []
+    current_split: str | None = None
+    num_batches: int = 0
+    current_batch: int = 0
+
+
+class MetricScore(Struct, frozen=True):
+    metric: str
+    split: str
+    score: Number
+
+
+class LossScore(Struct, frozen=True):
+    loss: str
+    split: str
+    score: Number
+
+
+class EvaluationResult(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """Every score after `epoch` finished epochs; epoch 0 is before any training."""
+
+    experiment_id: int
+    epoch: int
+    metric_scores: list[MetricScore] = []
+    loss_scores: list[LossScore] = []
+
+
+class CheckpointFile(Struct, frozen=True):
+    name: str
+    size: int
+    sha256: str
+
+
+class CheckpointEvent(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """A checkpoint was committed, or is gone."""
+
+    experiment_id: int
+    epoch: int
+    action: Literal["SAVED", "DELETED"]
+    files: list[CheckpointFile] = []
+
+
+class JobOutput(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+    """A piece of what a job printed, from byte `offset` of its output."""
+
+    experiment_id: int
+    job_id: str
+    offset: int
+    text: str
+
+
+# --- envelopes ----------------------------------------------------------------------------------------------
+
+
+class _Envelope(Struct, frozen=True, kw_only=True, tag_field="event_type"):
+    seq: int = 0
+    creation_ts: int = 0
+    source: str = ""
+    n: int = 0
+    attempt: int = 1
+
+
+class GridSearchEvent(_Envelope, frozen=True, kw_only=True, tag="grid_search"):
+    payload: GridSearch
+
+
+class SystemInfoEvent(_Envelope, frozen=True, kw_only=True, tag="system_info"):
+    payload: SystemInfo
+
+
+class ExperimentConfigEvent(_Envelope, frozen=True, kw_only=True, tag="experiment_config"):
+    payload: ExperimentConfig
+
+
+class JobStatusEvent(_Envelope, frozen=True, kw_only=True, tag="job_status"):
+    payload: JobStatus
+
+
+class ExperimentStatusEvent(_Envelope, frozen=True, kw_only=True, tag="experiment_status"):
+    payload: ExperimentStatus
+
+
+class EvaluationResultEvent(_Envelope, frozen=True, kw_only=True, tag="evaluation_result"):
+    payload: EvaluationResult
+
+
+class CheckpointChange(_Envelope, frozen=True, kw_only=True, tag="checkpoint"):
+    payload: CheckpointEvent
+
+
+class JobOutputEvent(_Envelope, frozen=True, kw_only=True, tag="job_output"):
+    payload: JobOutput
+
+
+class Unknown(Struct, frozen=True, kw_only=True):
+    """An event of a type, or with a payload, that this version does not know: `data` is all of it."""
+
+    seq: int
+    data: Any
+
+
+KnownEvent = (
+    GridSearchEvent
+    | SystemInfoEvent
+    | ExperimentConfigEvent
+    | JobStatusEvent
+    | ExperimentStatusEvent
+    | EvaluationResultEvent
+    | CheckpointChange
+    | JobOutputEvent
+)
+Event = KnownEvent | Unknown
+Payload = (
+    GridSearch
+    | SystemInfo
+    | ExperimentConfig
+    | JobStatus
+    | ExperimentStatus
+    | EvaluationResult
+    | CheckpointEvent
+    | JobOutput
+)
+
+EVENT_TYPES: dict[type, bytes] = {
+    GridSearch: b"grid_search",
+    SystemInfo: b"system_info",
+    ExperimentConfig: b"experiment_config",
+    JobStatus: b"job_status",
+    ExperimentStatus: b"experiment_status",
+    EvaluationResult: b"evaluation_result",
+    CheckpointEvent: b"checkpoint",
+    JobOutput: b"job_output",
+}
+
+_known: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
+
+
+def decode(line: bytes) -> Event:
+    """The event on one line (with or without its newline). Raises `msgspec.DecodeError` if it is not JSON."""
+    try:
+        return _known.decode(line)
+    except msgspec.ValidationError:
+        data = msgspec.json.decode(line)
+        seq = data.get("seq") if isinstance(data, dict) else None
+        return Unknown(seq=seq if isinstance(seq, int) else 0, data=data)
+
+
+def decode_lines(lines: bytes) -> list[Event]:
+    """The events on many lines, each ended by a newline."""
+    try:
+        return list(_known.decode_lines(lines))
+    except msgspec.ValidationError:
+        return [decode(line) for line in lines.split(b"\n")[:-1]]
+
+
+class Identity(Struct, frozen=True):
+    """What the hub needs to know of a line: who sent it, as which of its events."""
+
+    source: str
+    n: int
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+_TAIL = 18  # len(b',"crc":"01234567"}')
+
+
+def seal(body: bytes) -> bytes:
+    """The line for `body`, a JSON object without its closing brace: the crc and a newline are added."""
+    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def body_of(line: bytes) -> bytes | None:
+    """The part of a line (without newline) that its crc covers, or None when the crc does not fit."""
+    body = line[:-_TAIL]
+    if line[-_TAIL:] == b',"crc":"%08x"}' % zlib.crc32(body):
+        return body
+    return None
+
+
+def number(value: float) -> Number:
+    """`value` as strict JSON can hold it."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def plain(value: Any) -> Any:
+    """YAML data as strict JSON data: keys are strings, numbers as `number` writes them."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else json.dumps(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return number(value) if isinstance(value, float) else value

@@ -1,0 +1,148 @@
+"""Carry the spools of a grid search to where the log is kept: in order, resent until acknowledged.
+
+One thread tails every spool in a folder, sends one batch at a time and goes on from what the destination says
+it has. A spool is deleted whole, once its process has ended and its last event is acknowledged.
+Imports events, journal and hub.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlgym.errors import StorageError
+from mlgym.record.hub import Acknowledgement
+from mlgym.record.journal import read_blocks
+
+MAX_EVENTS = 500
+MAX_BYTES = 256 * 1024
+
+Destination = Callable[[bytes], Acknowledgement]
+"""Takes a batch of spool lines and says what of it is safe; raises `StorageError` to be asked again later."""
+
+
+@dataclass
+class _Tail:
+    """How far one spool has been delivered."""
+
+    path: Path
+    offset: int = 0
+    broken: bool = False
+    """It cannot be delivered further: events in its middle are damaged or were refused."""
+
+
+class Forwarder:
+    """Delivers every spool below `folder`, those that appear later as well, until `close`."""
+
+    def __init__(self, folder: Path, destination: Destination, interval: float = 0.05) -> None:
+        self._folder = folder
+        self._destination = destination
+        self._interval = interval
+        self._tails: dict[str, _Tail] = {}
+        self._closing = threading.Event()
+        self._warned = False
+        self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float = 60) -> bool:
+        """Deliver what there is and stop. False when something could not be delivered in `timeout` seconds."""
+        self._closing.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not any(self._folder.glob("*.jsonl"))
+
+    def _run(self) -> None:
+        pause = self._interval
+        while True:
+            closing = self._closing.is_set()  # read first: what was emitted before it is then seen below
+            try:
+                delivered = self.deliver()
+                pause = self._interval
+            except StorageError as error:
+                self._warn(f"events are waiting on disk: {error}")
+                delivered = False
+                pause = min(max(2 * pause, 0.5), 30)
+            if closing and not delivered:
+                return
+            if not delivered:
+                self._closing.wait(pause)
+
+    def deliver(self) -> bool:
+        """Send what is new in every spool. False when there was nothing. Raises `StorageError`."""
+        delivered = False
+        try:
+            names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".jsonl"))
+        except FileNotFoundError:
+            return False
+        for name in names:
+            tail = self._tails.setdefault(name, _Tail(self._folder / name))
+            if tail.broken:
+                continue
+            ended = _ended(tail.path)  # asked before reading: nothing can be written after a "yes"
+            if self._deliver_block(tail):
+                delivered = True
+            elif ended and not tail.broken:
+                tail.path.unlink()
+                del self._tails[name]
+        return delivered
+
+    def _deliver_block(self, tail: _Tail) -> bool:
+        """Send up to one block of a spool, in batches; True when there was something to send."""
+        block = next(read_blocks(tail.path, tail.offset), None)
+        if block is None:
+            return False
+        position = block.end - len(block.lines)
+        for batch in batches(block.lines):
+            answer = self._destination(batch)
+            if answer.rejected or block.damaged:
+                self._give_up(tail, "lines in its middle are damaged")
+                return False
+            if answer.expected:  # it lacks earlier events: again from the start, it skips what it has
+                if tail.offset == 0:
+                    self._give_up(tail, "the destination asks for older events than there are")
+                    return False
+                tail.offset = 0
+                return True
+            position += len(batch)
+            tail.offset = position
+        return True
+
+    def _give_up(self, tail: _Tail, why: str) -> None:
+        tail.broken = True
+        sys.stderr.write(f"mlgym: warning: {tail.path} stays undelivered: {why}\n")
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            sys.stderr.write(f"mlgym: warning: {message}\n")
+
+
+def batches(lines: bytes) -> list[bytes]:
+    """`lines` cut into batches of at most 500 events and 256 KiB (a single event may be larger)."""
+    result: list[bytes] = []
+    start = count = 0
+    position = 0
+    while position < len(lines):
+        end = lines.index(b"\n", position) + 1
+        if count and (count == MAX_EVENTS or end - start > MAX_BYTES):
+            result.append(lines[start:position])
+            start, count = position, 0
+        position = end
+        count += 1
+    if count:
+        result.append(lines[start:])
+    return result
+
+
+def _ended(spool: Path) -> bool:
+    """Whether the process that wrote a spool has closed it: its flock is free."""
+    with spool.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

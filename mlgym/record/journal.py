@@ -1,0 +1,164 @@
+"""An append-only file of lines that proves its own integrity. Imports errors and events.
+
+The spool of a worker and the event log are both this. A crash can leave a torn last line, or blocks of
+nothing after it; such a tail is copied to `<name>.torn` and cut off by the next writer. A bad line with a good
+one after it is damage: the file is then read around it, and never written again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mlgym.errors import DamagedError, InUseError, StorageError
+from mlgym.record.events import body_of
+
+_CHUNK = 1 << 20
+
+
+class Block(NamedTuple):
+    """Whole good lines that stand together in a journal, and the offset after them."""
+
+    lines: bytes
+    end: int
+    damaged: int = 0
+    """How many bytes right before these lines were skipped, because no crc fits them."""
+
+
+def read_blocks(path: Path, offset: int = 0) -> Iterator[Block]:
+    """The good lines of the journal at `path` from byte `offset`, in blocks of about 1 MiB.
+
+    A bad line is skipped once a good one follows it; a bad tail (or a line that is being written right
+    now) is left alone, so that the last block's `end` is where to read on later.
+    """
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+    with file:
+        file.seek(offset)
+        rest = b""
+        skipped = 0  # bytes of bad lines between `offset` and `rest`
+        while chunk := file.read(_CHUNK):
+            lines, newline, rest = (rest + chunk).rpartition(b"\n")
+            if not newline:
+                continue
+            for good, run in _runs(lines + newline):
+                if good:
+                    offset += skipped + len(run)
+                    yield Block(run, offset, skipped)
+                    skipped = 0
+                else:
+                    skipped += len(run)
+
+
+def _runs(data: bytes) -> Iterator[tuple[bool, bytes]]:
+    """`data`, whole lines, as alternating runs of lines that are good and lines that are not."""
+    good, start, position = True, 0, 0
+    for line in data.split(b"\n")[:-1]:
+        if (body_of(line) is not None) != good:
+            if position > start:
+                yield good, data[start:position]
+            good, start = not good, position
+        position += len(line) + 1
+    if position > start:
+        yield good, data[start:position]
+
+
+class Journal:
+    """The one writer of a journal.
+
+    Opening takes the file's flock (`InUseError` when another process has it), cuts a torn tail and leaves
+    `end`, the offset for the next line. `fsync="batch"` makes every `append` durable against power loss;
+    with "never" an append survives the death of the process, but not that of the machine.
+    """
+
+    def __init__(self, path: Path, fsync: Literal["batch", "never"] = "never") -> None:
+        self.path = path
+        self._fsync = fsync == "batch"
+        self.damaged = 0
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
+        try:
+            flock(self._fd, path)
+            self.end = self._verify()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _verify(self) -> int:
+        end = 0
+        for block in read_blocks(self.path):
+            self.damaged += block.damaged
+            end = block.end
+        size = os.fstat(self._fd).st_size
+        if self.damaged:
+            return size
+        if size > end:
+            torn = os.pread(self._fd, size - end, end)
+            with self.path.with_name(self.path.name + ".torn").open("ab") as file:
+                file.write(torn)
+                file.flush()
+                os.fsync(file.fileno())
+            os.ftruncate(self._fd, end)
+            os.fsync(self._fd)
+        return end
+
+    def append(self, lines: bytes) -> int:
+        """Write whole lines and return the offset after them.
+
+        Raises `StorageError` when they could not be written (the disk is full, say): then none of them is
+        there, and the same append may be tried again.
+        """
+        if self.damaged:
+            raise DamagedError(
+                f"{self.path}: {self.damaged} bytes in its middle are damaged; it can be read, but is not "
+                "written any more"
+            )
+        try:
+            written = os.write(self._fd, lines)
+            while written < len(lines):  # a signal or a full disk: the next write says which
+                written += os.write(self._fd, lines[written:])
+            if self._fsync:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            self._take_back(error)
+        self.end += len(lines)
+        return self.end
+
+    def _take_back(self, error: OSError) -> None:
+        try:
+            os.ftruncate(self._fd, self.end)
+        except OSError:
+            self.damaged = 1  # nobody can say what is on the disk now
+        if error.errno == errno.EIO:
+            # A failed fsync may have dropped pages that it will never report again.
+            self.damaged = self.damaged or 1
+        raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)  # gives the flock back
+            self._fd = -1
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def flock(fd: int, path: Path) -> None:
+    """Hold the file exclusively until it is closed. Raises `InUseError` when another process holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InUseError(f"{path}: in use by another process") from None

@@ -1,0 +1,60 @@
+"""What one process writes about itself: typed events, numbered, appended to its own journal.
+
+A worker only ever does this; it never waits for a network or a server. Imports events and journal.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from mlgym.record.events import EVENT_TYPES, Payload, seal
+from mlgym.record.journal import Journal
+
+_encode = msgspec.json.Encoder().encode
+
+
+def new_source(name: str) -> str:
+    """A name for this incarnation of a process, different from every other: `job-3-1-5f0c…`."""
+    return f"{name}-{os.urandom(6).hex()}"
+
+
+class Spool:
+    """An open spool. `source` and the running number `n` identify each event for good."""
+
+    def __init__(self, path: Path, source: str, attempt: int = 1) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.source = source
+        # It gets its name once its flock is held: whoever sees a spool without one knows its writer is gone.
+        unnamed = path.with_suffix(".new")
+        self._journal = Journal(unnamed)
+        unnamed.rename(path)
+        self._journal.path = path
+        self._n = 0
+        self._head = {
+            payload_type: b'{"event_type":"%b","creation_ts":%%d,"source":"%b","n":%%d,"attempt":%d,"payload":%%b'
+            % (event_type, source.encode(), attempt)
+            for payload_type, event_type in EVENT_TYPES.items()
+        }
+
+    def emit(self, payload: Payload) -> None:
+        """Append one event. When this returns, the event survives the death of this process.
+
+        Raises `StorageError` when it could not be written; the number is then not used up.
+        """
+        n = self._n + 1
+        body = self._head[type(payload)] % (time.time_ns() // 1_000_000, n, _encode(payload))
+        self._journal.append(seal(body))
+        self._n = n
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

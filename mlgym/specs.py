@@ -1,0 +1,92 @@
+"""The frozen values that the rooms hand to each other. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+
+class Requirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of a component's `requirements`."""
+
+    name: str
+    component_name: str
+    subscription: str | int | list[str] | list[int] | None = None
+
+
+class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One component as the expanded configuration describes it."""
+
+    component_type_key: str
+    variant_key: str
+    config: dict[str, Any] = {}
+    requirements: list[Requirement] = []
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """The state to resume from: what lies in `directory` after `epoch` finished epochs."""
+
+    epoch: int
+    directory: str
+
+
+class ExperimentSpec(msgspec.Struct, frozen=True):
+    """One point of the grid: everything that a job needs to know, and nothing that changes.
+
+    `config` is the expanded configuration before injection; `swept` maps the path of each sweep in it,
+    joined by dots, to the value taken.
+    """
+
+    grid_search_id: str
+    experiment_id: int
+    config: dict[str, Any]
+    config_hash: str
+    swept: dict[str, Any]
+    seed: int
+    num_epochs: int
+    num_batches_per_epoch: int | None = None
+    attempt: int = 1
+    start: Checkpoint | None = None
+
+    @property
+    def job_id(self) -> str:
+        return f"{self.experiment_id}-{self.attempt}"
+
+
+class RunPaths(msgspec.Struct, frozen=True):
+    """Every path of a grid search, in one place."""
+
+    event_storage: Path
+    grid_search_id: str
+
+    @property
+    def root(self) -> Path:
+        return self.event_storage / self.grid_search_id
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "event_storage.log"
+
+    @property
+    def spools(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def grid_search_config(self) -> Path:
+        return self.root / "grid_search_config.yml"
+
+    @property
+    def run_config(self) -> Path:
+        return self.root / "run_config.yml"
+
+    def spool(self, source: str) -> Path:
+        return self.spools / f"{source}.jsonl"
+
+    def experiment(self, experiment_id: int) -> Path:
+        return self.root / str(experiment_id)
