@@ -39,6 +39,8 @@ def convert(value: Any, annotation: Any) -> Any:
     except msgspec.ValidationError as error:
         raise _config_error(error, value, annotation) from None
     except TypeError:
+        if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+            raise  # a type of ours that msgspec does not take is our bug
         return _convert_union(value, annotation)
 
 

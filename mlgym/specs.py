@@ -13,7 +13,7 @@ class Requirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     component_name: str
-    subscription: str | int | list[str] | list[int] | None = None
+    subscription: str | int | list[str | int] | None = None
 
 
 class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

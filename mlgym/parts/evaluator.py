@@ -5,7 +5,7 @@ Predictions of many batches are joined before losses and metrics see them: the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -105,10 +105,8 @@ class EvalComponent:
         self.model.eval()
         scoring = _Scoring(self, split)
         loader = self.loaders[split]
-        number = 0
-        for batch in loader.evaluation_batches():
+        for number, batch in enumerate(loader.evaluation_batches(), 1):
             scoring.add(self._forward(backend.batch(batch)))
-            number += 1
             yield Step(split, number, loader.num_evaluation_batches)
             if one_batch:
                 break
@@ -218,7 +216,8 @@ def eval_component(
         processors.append(Applied(processor, _splits(entry.get("applicable_splits"), splits, at), at))
     metrics = [metric(metric_registry, e, ("metrics_config", i)) for i, e in enumerate(metrics_config or [])]
     losses = [loss(loss_function_registry, e, ("loss_funs_config", i)) for i, e in enumerate(loss_funs_config or [])]
-    tags = [part.tag for part in [*metrics, *losses]]
+    scored: list[Metric | Loss] = [*metrics, *losses]
+    tags = [part.tag for part in scored]
     for tag in tags:
         if tags.count(tag) > 1:
             raise ConfigError(f"the tag {tag!r} is given twice; every score needs its own")
@@ -234,7 +233,7 @@ def eval_component(
 
 
 def _applied(
-    parts: list[Metric] | list[Loss],
+    parts: Sequence[Metric | Loss],
     parts_key: str,
     computation: list[dict[str, Any]] | None,
     key: str,

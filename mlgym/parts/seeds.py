@@ -18,7 +18,7 @@ def derive(*parts: int | str) -> int:
 def seed_everything(seed: int) -> None:
     """Seed the global generators of python, numpy and torch (every device that is in use)."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (users' code draws from the global one)
+    np.random.seed(seed % 2**32)  # the global one, which users' code draws from
     torch.default_generator.manual_seed(seed)  # 2 us; torch.manual_seed takes 600
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)

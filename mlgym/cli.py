@@ -1,0 +1,157 @@
+"""Arguments in, exit code out. Every command imports what it needs when it runs, and not more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlgym.errors import InputError, MLgymError, one_of
+
+if TYPE_CHECKING:
+    from mlgym.build.registry import Registry
+
+Blueprint = Callable[["Registry"], None]
+
+
+def run(blueprint: Blueprint | None = None) -> None:
+    """The whole of a user's `run.py`: the commands `run` (the default), `plan` and `check` with their registrations.
+
+    Ends the process with the exit code.
+    """
+    arguments = sys.argv[1:]
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = ["run", *arguments]
+    sys.exit(main(arguments, blueprint, Path(sys.argv[0]).name))
+
+
+def main(arguments: Sequence[str] | None = None, blueprint: Blueprint | None = None, program: str = "mlgym") -> int:
+    """Run one command; returns the exit code."""
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # dotted paths name a user's own modules
+    parsed = _parser(program).parse_args(arguments)
+    try:
+        return int(parsed.command(parsed, blueprint))
+    except MLgymError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(program, description="Run a grid of PyTorch trainings described in YAML.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, function: Callable[..., int], help_: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help_, description=help_)
+        added.set_defaults(command=function)
+        return added
+
+    for name, function, help_ in (
+        ("run", _run, "train and evaluate every experiment of a grid"),
+        ("plan", _plan, "print the experiments that a config expands to; runs nothing"),
+        ("check", _check, "validate a config: build and evaluate one batch, train nothing"),
+    ):
+        added = command(name, function, help_)
+        added.add_argument("--config_path", type=Path, required=True, help="the run_config.yml")
+        if name == "plan":
+            added.add_argument("--json", action="store_true", help="print JSON")
+    status = command(
+        "status",
+        _status,
+        "print the table of a grid search, from its log alone, also while it runs",
+    )
+    status.add_argument("grid_search_id", help="such as 2026-11-21--10-26-58")
+    status.add_argument("--event_storage_path", type=Path, default=Path("event_storage"), help="default: %(default)s")
+    status.add_argument("--metric", help="the score to judge by, as split/tag")
+    status.add_argument("--mode", choices=["max", "min"], help="whether more of it is better")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _run(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.plan.experiments import read_plan
+
+    plan = read_plan(parsed.config_path)  # before torch is imported: most mistakes are found in milliseconds
+    from mlgym.engine.run import launch
+
+    return launch(plan, blueprint)
+
+
+def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.plan.experiments import read_plan
+    from mlgym.record.events import plain
+    from mlgym.record.report import aligned, short_names, shown
+
+    specs = read_plan(parsed.config_path).specs("")
+    if parsed.json:
+        print(
+            json.dumps(
+                [
+                    {
+                        "experiment_id": spec.experiment_id,
+                        "config_hash": spec.config_hash,
+                        "swept": plain(spec.swept),
+                        "num_epochs": spec.num_epochs,
+                        "seed": spec.seed,
+                    }
+                    for spec in specs
+                ],
+                indent=2,
+            )
+        )
+        return 0
+    names = short_names(dict.fromkeys(path for spec in specs for path in spec.swept))
+    rows = [
+        [str(spec.experiment_id), *(shown(spec.swept[path]) if path in spec.swept else "" for path in names)]
+        for spec in specs
+    ]
+    print("\n".join(aligned([["#", *names.values()], *rows])))
+    print(f"\n{len(specs)} experiments of {specs[0].num_epochs} epochs")
+    return 0
+
+
+def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.plan.experiments import read_plan
+
+    plan = read_plan(parsed.config_path)
+    from mlgym.engine.run import check, registry_of
+
+    failures = check(plan, registry_of(blueprint))
+    for experiment_id, stacktrace in failures:
+        print(f"experiment {experiment_id} would fail:\n{stacktrace}", file=sys.stderr)
+    if failures:
+        return 2
+    print(f"{parsed.config_path}: {len(plan.cells)} experiments, nothing wrong found")
+    return 0
+
+
+def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.record.fold import read_state
+    from mlgym.record.report import as_json, as_text, report
+    from mlgym.specs import RunPaths
+
+    storage: Path = parsed.event_storage_path
+    paths = RunPaths(storage, parsed.grid_search_id)
+    if not paths.log.is_file():
+        if not storage.is_dir():
+            raise InputError(f"{storage}: there is no event storage; name it with --event_storage_path")
+        known = [path.parent.name for path in storage.glob("*/event_storage.log")]
+        raise InputError(
+            f"there is no grid search {parsed.grid_search_id!r} in {storage}; {one_of(parsed.grid_search_id, known)}"
+        )
+    state = read_state(paths.log)
+    found = report(state, parsed.metric, parsed.mode)
+    print(json.dumps(as_json(found), indent=2) if parsed.json else f"{as_text(found)}\n\nlog: {paths.log}")
+    if state.damaged:
+        print(f"mlgym: warning: {state.damaged} bytes of the log are damaged and were left out", file=sys.stderr)
+    return 0

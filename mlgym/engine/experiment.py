@@ -1,0 +1,204 @@
+"""One experiment: build its parts, then the loop. Only this file and its callers in engine/ emit events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.optimizer import Optimizer
+
+from mlgym.build.graph import Graph
+from mlgym.build.registry import Registry
+from mlgym.errors import ConfigError, one_of
+from mlgym.parts.backend import Backend
+from mlgym.parts.evaluator import Evaluation, Evaluator, Step
+from mlgym.parts.policies import EarlyStopping, NeverStop
+from mlgym.parts.seeds import derive, seed_everything
+from mlgym.parts.trainer import Trainer
+from mlgym.plan.config import required
+from mlgym.record.events import EvaluationResult, ExperimentStatus, LossScore, MetricScore, Payload, number
+from mlgym.specs import ExperimentSpec
+
+Emit = Callable[[Payload], None]
+
+
+class Outcome(NamedTuple):
+    """How an experiment ended. STOPPED can be gone on with, DONE cannot."""
+
+    status: Literal["DONE", "STOPPED"]
+    reason: str | None = None
+
+
+def run(spec: ExperimentSpec, parts: Parts, emit: Emit, stop_requested: Callable[[], bool]) -> Outcome:
+    """Train and evaluate. `epoch` counts finished epochs: epoch 0 is the evaluation before any training."""
+    report = _Reporter(spec, parts, emit)
+    seed_everything(derive(spec.seed, "experiment"))
+    report.scores(0, report.evaluation(0, parts.evaluator.evaluate(parts.backend)))
+
+    for epoch in range(1, spec.num_epochs + 1):
+        for batch in parts.trainer.epoch(parts.backend, parts.optimizer, spec.num_batches_per_epoch):
+            report.trained(epoch, batch)
+            if stop_requested():
+                return Outcome("STOPPED", "interrupted")
+        if parts.lr_scheduler:
+            parts.lr_scheduler.step()
+        evaluation = report.evaluation(epoch, parts.evaluator.evaluate(parts.backend))
+        report.scores(epoch, evaluation)
+        if parts.early_stopping.should_stop(epoch, evaluation.scores()):
+            return Outcome("DONE", "early stopping")
+        if stop_requested() and epoch < spec.num_epochs:
+            return Outcome("STOPPED", "interrupted")
+    return Outcome("DONE")
+
+
+# --- parts --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Parts:
+    """What an experiment is made of, ready to run."""
+
+    graph: Graph
+    backend: Backend
+    model: nn.Module
+    optimizer: Optimizer
+    lr_scheduler: LRScheduler | None
+    trainer: Trainer
+    evaluator: Evaluator
+    early_stopping: EarlyStopping
+
+
+def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Parts:
+    """The parts of `spec`. Raises `ConfigError` with the path in the experiment's configuration."""
+    graph = Graph(required(spec.config), registry, spec.seed)
+    backend = Backend(device)
+    model = backend.prepare(graph["model"])
+    evaluator: Evaluator = graph["evaluator"]
+    try:
+        optimizer: Optimizer = graph["optimizer"](model.parameters())
+    except ConfigError as error:
+        raise error.inside("optimizer", "config") from None
+    parts = Parts(
+        graph=graph,
+        backend=backend,
+        model=model,
+        optimizer=optimizer,
+        lr_scheduler=_lr_scheduler(graph, optimizer),
+        trainer=graph["trainer"],
+        evaluator=evaluator,
+        early_stopping=_early_stopping(graph, evaluator),
+    )
+    if "checkpointing_strategy" in graph:
+        graph["checkpointing_strategy"]
+    return parts
+
+
+def _lr_scheduler(graph: Graph, optimizer: Optimizer) -> LRScheduler | None:
+    if "lr_scheduler" not in graph:
+        return None
+    try:
+        scheduler: LRScheduler | None = graph["lr_scheduler"](optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ConfigError("it needs a score after each epoch, which is not supported yet", ("lr_scheduler_key",))
+    except ConfigError as error:
+        raise error.inside("lr_scheduler", "config") from None
+    return scheduler
+
+
+def _early_stopping(graph: Graph, evaluator: Evaluator) -> EarlyStopping:
+    if "early_stopping_strategy" not in graph:
+        return NeverStop()
+    strategy: EarlyStopping = graph["early_stopping_strategy"]
+    known = evaluator.component.score_keys
+    if strategy.monitored is not None and strategy.monitored not in known:
+        raise ConfigError(
+            f"it monitors {strategy.monitored!r}, which is not evaluated; {one_of(strategy.monitored, known)}",
+            ("early_stopping_strategy", "config", "early_stopping_config"),
+        )
+    return strategy
+
+
+def try_once(parts: Parts) -> None:
+    """Evaluate one batch of each split and compute one loss, to see that keys and shapes fit; trains nothing."""
+    steps = parts.evaluator.evaluate(parts.backend, one_batch=True)
+    try:
+        for _ in steps:
+            pass
+    except ConfigError as error:
+        raise error.inside(parts.graph.name_of(parts.evaluator.component), "config") from None
+    try:
+        parts.trainer.loss(parts.backend.batch(next(parts.trainer.loader.training_batches(0))))
+    except ConfigError as error:
+        where = (parts.graph.name_of(parts.trainer.component), "config", "loss_fun_config")
+        raise error.inside(*where) from None
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+class _Reporter:
+    """Turns steps into events: progress at most ten times per split and epoch, and five times a second."""
+
+    def __init__(self, spec: ExperimentSpec, parts: Parts, emit: Emit) -> None:
+        self._spec = spec
+        self._emit = emit
+        self._splits = list(parts.evaluator.component.loaders)
+        self._num_batches = spec.num_batches_per_epoch or len(parts.trainer.loader)
+        self._next_time = 0.0
+        self._next_batch = 0
+        self._where: tuple[int, str | None] = (-1, None)
+
+    def trained(self, epoch: int, batch: int) -> None:
+        self._progress("train", epoch, None, batch, self._num_batches)
+
+    def evaluation(self, epoch: int, steps: Generator[Step, None, Evaluation]) -> Evaluation:
+        """Run `steps` to their end, and give what they return."""
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                result: Evaluation = end.value
+                return result
+            self._progress("evaluation", epoch, step.split, step.batch, step.num_batches)
+
+    def _progress(
+        self, status: Literal["train", "evaluation"], epoch: int, split: str | None, batch: int, num_batches: int
+    ) -> None:
+        if (epoch, split) != self._where:
+            self._where, self._next_batch = (epoch, split), 0
+        if batch < self._next_batch:
+            return
+        now = time.monotonic()
+        if now < self._next_time:
+            return
+        self._next_time = now + 0.2
+        self._next_batch = batch + max(1, num_batches // 9)
+        self._emit(
+            ExperimentStatus(
+                grid_search_id=self._spec.grid_search_id,
+                experiment_id=self._spec.experiment_id,
+                status=status,
+                num_epochs=self._spec.num_epochs,
+                current_epoch=epoch,
+                splits=self._splits,
+                current_split=split,
+                num_batches=num_batches,
+                current_batch=batch,
+            )
+        )
+
+    def scores(self, epoch: int, evaluation: Evaluation) -> None:
+        self._emit(
+            EvaluationResult(
+                grid_search_id=self._spec.grid_search_id,
+                experiment_id=self._spec.experiment_id,
+                epoch=epoch,
+                metric_scores=[MetricScore(tag, split, number(v)) for (tag, split), v in evaluation.metrics.items()],
+                loss_scores=[LossScore(tag, split, number(v)) for (tag, split), v in evaluation.losses.items()],
+            )
+        )

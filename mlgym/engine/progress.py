@@ -1,0 +1,83 @@
+"""What a running grid shows on the terminal, read from the state of the log like everything else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from mlgym.record.events import Event, JobStatusEvent
+from mlgym.record.fold import Experiment, State
+from mlgym.record.report import shown, short_names
+
+_ENDED = ("DONE", "FAILED", "LOST", "STOPPED")
+
+
+class Progress:
+    """A hub's subscriber: bars on a terminal, otherwise one line for each experiment that ends."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._bars: dict[int, Any] = {}
+        self._next = 0.0
+        self._names: dict[str, str] = {}
+        self._grid: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._tqdm = tqdm
+            self._grid = tqdm(total=total, desc="grid", unit="exp", position=0, leave=False)
+
+    def __call__(self, events: list[Event], state: State) -> None:
+        ended = [
+            state.experiments[event.payload.experiment_id]
+            for event in events
+            if isinstance(event, JobStatusEvent) and event.payload.status in _ENDED
+        ]
+        if self._grid is None:
+            for experiment in ended:
+                self._line(experiment, state)
+        elif ended or time.monotonic() >= self._next:
+            self._next = time.monotonic() + 0.1
+            self._draw(state)
+
+    def _line(self, experiment: Experiment, state: State) -> None:
+        done = sum(other.status in _ENDED for other in state.experiments.values())
+        error = f": {experiment.error}" if experiment.error else ""
+        sys.stderr.write(
+            f"[{done}/{self._total}] experiment {experiment.experiment_id} {experiment.status} "
+            f"after {experiment.epochs_done} epochs ({self._values(experiment)}){error}\n"
+        )
+
+    def _values(self, experiment: Experiment) -> str:
+        names = self._names or short_names(experiment.swept)
+        self._names = names
+        return ", ".join(f"{names.get(path, path)}={shown(value)}" for path, value in experiment.swept.items())
+
+    def _draw(self, state: State) -> None:
+        running = {e.experiment_id: e for e in state.experiments.values() if e.status == "RUNNING"}
+        for experiment_id in set(self._bars) - set(running):
+            self._bars.pop(experiment_id).close()
+        for experiment_id, experiment in running.items():
+            bar = self._bars.get(experiment_id)
+            if bar is None:
+                bar = self._bars[experiment_id] = self._tqdm(
+                    total=experiment.num_epochs,
+                    desc=f"{experiment_id}: {self._values(experiment)}",
+                    unit="epoch",
+                    leave=False,
+                    bar_format="{desc} {percentage:3.0f}%|{bar}| epoch {postfix} [{elapsed}<{remaining}]",
+                )
+            progress = experiment.progress
+            within = progress.batch / progress.num_batches if progress.num_batches else 0
+            bar.n = experiment.epochs_done + (within if progress.phase == "train" else 0)
+            where = progress.split or "train"
+            bar.set_postfix_str(f"{experiment.epochs_done}/{experiment.num_epochs}, {where}", refresh=True)
+        self._grid.n = sum(e.status in _ENDED for e in state.experiments.values())
+        self._grid.refresh()
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._grid is not None:
+            for bar in [*self._bars.values(), self._grid]:
+                bar.close()
