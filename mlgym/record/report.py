@@ -30,6 +30,7 @@ class Row(NamedTuple):
     num_epochs: int
     best: Score | None
     last: Score | None
+    reason: str | None
     error: str | None
 
 
@@ -106,6 +107,7 @@ def _row(experiment: Experiment, score: str | None, mode: Mode) -> Row:
         experiment.num_epochs,
         best,
         last,
+        experiment.reason,
         experiment.error,
     )
 
@@ -130,7 +132,7 @@ def as_text(found: Report) -> str:
         [
             str(row.experiment_id),
             *(shown(row.swept[path]) if path in row.swept else "" for path in paths),
-            row.status if row.attempt <= 1 else f"{row.status} (attempt {row.attempt})",
+            _status(row),
             f"{row.epochs_done}/{row.num_epochs}",
             f"{row.best.value:.4f}" + (" *" if row.experiment_id == found.winner else "") if row.best else "-",
             str(row.best.epoch) if row.best else "-",
@@ -155,6 +157,12 @@ def as_text(found: Report) -> str:
     for row in failed:
         text += ["", f"experiment {row.experiment_id} {row.status}: {row.error or 'no reason recorded'}"]
     return "\n".join(text)
+
+
+def _status(row: Row) -> str:
+    notes = [f"attempt {row.attempt}"] if row.attempt > 1 else []
+    notes += [row.reason] if row.reason else []
+    return f"{row.status} ({', '.join(notes)})" if notes else row.status
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

@@ -1,0 +1,90 @@
+"""A file imports only from the rows above its own, or from files left of it in its row (docs/design.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+ROWS = [
+    ["errors", "specs", "schema"],
+    [
+        "record.events",
+        "record.journal",
+        "record.spool",
+        "record.fold",
+        "record.report",
+        "record.hub",
+        "record.forwarder",
+    ],
+    ["plan.config", "plan.sweep", "plan.experiments"],
+    [
+        "parts.torchvision_ops",
+        "parts.seeds",
+        "parts.table",
+        "parts.batch",
+        "parts.datasets",
+        "parts.data",
+        "parts.models",
+        "parts.postprocessing",
+        "parts.losses",
+        "parts.metrics",
+        "parts.optimizers",
+        "parts.policies",
+        "parts.backend",
+        "parts.trainer",
+        "parts.evaluator",
+    ],
+    ["build.registry", "build.graph", "build.catalog"],
+    [
+        "engine.provenance",
+        "engine.experiment",
+        "engine.worker",
+        "engine.scheduler",
+        "engine.progress",
+        "engine.run",
+    ],
+    ["cli"],
+]
+ORDER = {f"mlgym.{name}": (i, j) for i, row in enumerate(ROWS) for j, name in enumerate(row)}
+FILES = sorted(path for path in (ROOT / "mlgym").rglob("*.py") if path.stem not in ("__init__", "__main__"))
+
+
+def imported(path: Path) -> set[str]:
+    """Every module of ours that a file imports, anywhere in it, except for type checkers."""
+    found = set()
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name in ORDER or name.partition(".")[0] == "ml_board"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_down_or_left(path: Path) -> None:
+    name = name_of(path)
+    assert name in ORDER, f"{name} has no place in the table"
+    for other in imported(path):
+        assert ORDER.get(other, (99, 0)) < ORDER[name], f"{name} must not import {other}"
+
+
+def test_every_row_names_files_that_exist() -> None:
+    assert {name_of(path) for path in FILES} == set(ORDER)
