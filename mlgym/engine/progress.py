@@ -8,7 +8,7 @@ from typing import Any
 
 from mlgym.record.events import Event, JobStatusEvent
 from mlgym.record.fold import Experiment, State
-from mlgym.record.report import shown, short_names
+from mlgym.record.report import short_names, shown
 
 _ENDED = ("DONE", "FAILED", "LOST", "STOPPED")
 

@@ -112,6 +112,8 @@ class Document:
                 return loader.construct_object(node)
             except ValueError as error:
                 raise ConfigError(str(error), place=self._at(node.start_mark)) from None
+        if node.tag not in ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
+            raise ConfigError(f"the tag {node.tag!r} is not plain data", place=self._at(node.start_mark))
         if id(node) in around:
             raise ConfigError("an anchor contains itself", place=self._at(node.start_mark))
         around = (*around, id(node))

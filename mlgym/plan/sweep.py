@@ -48,7 +48,7 @@ def _absolute(*, values: list[Any]) -> list[Any]:
     return values
 
 
-def _range(*, stop: float, start: float = 0, step: float = 1) -> list[Any]:
+def _range(*, stop: int | float, start: int | float = 0, step: int | float = 1) -> list[Any]:
     if step == 0:
         raise ConfigError("must not be 0", ("step",))
     count = math.ceil((stop - start) / step)

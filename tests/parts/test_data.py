@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mlgym.errors import ConfigError
+from mlgym.parts.batch import Batch
+from mlgym.parts.data import Collator, Loader, collator, loaders
+from mlgym.parts.datasets import Columns, Item
+
+
+class Plain:
+    """The built-in collator without its fast path: everything goes through torch's DataLoader."""
+
+    def __init__(self) -> None:
+        self._collate = Collator()
+
+    def __call__(self, batch: list[Item]) -> Batch:
+        return self._collate(batch)
+
+
+def data(size: int = 23) -> Columns:
+    return Columns(torch.randn(size, 3), torch.arange(size)).subset(torch.randperm(size))
+
+
+def same(left: Batch, right: Batch) -> bool:
+    return torch.equal(left.samples, right.samples) and torch.equal(
+        left.targets["target_key"], right.targets["target_key"]
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whole_batches_equal_the_plain_loader(workers: int) -> None:
+    dataset = data()
+    fast = Loader(dataset, Collator(), 4, seed=1)
+    plain = Loader(dataset, Plain(), 4, seed=1, options={"num_workers": workers})
+    for pass_ in range(2):
+        pairs = list(zip(fast.training_batches(pass_), plain.training_batches(pass_), strict=True))
+        assert len(pairs) == len(fast) == 6
+        assert all(same(a, b) for a, b in pairs)
+    pairs = list(zip(fast.evaluation_batches(), plain.evaluation_batches(), strict=True))
+    assert len(pairs) == fast.num_evaluation_batches
+    assert all(same(a, b) for a, b in pairs)
+
+
+def targets(batches: Any) -> list[list[int]]:
+    return [batch.targets["target_key"].tolist() for batch in batches]
+
+
+def test_a_pass_is_a_function_of_seed_and_number() -> None:
+    loader = Loader(data(), Collator(), 4, seed=1)
+    first = targets(loader.training_batches(0))
+    assert sorted(sum(first, [])) == list(range(23))
+    assert targets(loader.training_batches(0)) == first
+    assert targets(loader.training_batches(1)) != first
+    assert targets(loader.training_batches(0, start=4)) == first[4:]
+    assert targets(Loader(loader.dataset, Collator(), 4, seed=2).training_batches(0)) != first
+
+
+def test_drop_last_is_for_training_only() -> None:
+    loader = Loader(data(), Collator(), 4, seed=1, drop_last=True)
+    assert len(loader) == 5
+    assert [len(batch) for batch in targets(loader.training_batches(0))] == [4] * 5
+    assert sum(len(batch) for batch in targets(loader.evaluation_batches())) == 23
+
+
+def test_loaders() -> None:
+    splits = {"train": data(), "val": data(5)}
+    found = loaders(splits, Collator(), batch_size=4, seed=0)
+    assert list(found) == ["train", "val"]
+    assert found["train"].seed != found["val"].seed
+    assert loaders(splits, Collator(), batch_size=4, seed=0, seeds=[7, 8])["val"].seed == 8
+    assert loaders(splits, Collator(), batch_size=4, seed=0, seeds={"val": 9})["val"].seed == 9
+    for options, words in (
+        ({"batch_size": 0}, "must be at least 1"),
+        ({"seeds": [1]}, "1 seeds for 2 splits"),
+        ({"seeds": {"vla": 1}}, "there is no split 'vla'; did you mean 'val'"),
+        ({"batch_size": 6, "drop_last": True}, "split 'val' has 5 samples"),
+        ({"num_workers": -1}, "must not be negative"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            loaders(splits, Collator(), **{"batch_size": 4, "seed": 0, **options})  # type: ignore[arg-type]
+
+
+def test_collators() -> None:
+    assert isinstance(collator(), Collator)
+    assert collator(collator_params={"target_publication_key": "t"})([(torch.ones(2), 1, 1)]).targets["t"].tolist() == [
+        1
+    ]
+    assert isinstance(collator(collator_type=Plain), Plain)
+    with pytest.raises(ConfigError, match="unknown key 'x'"):
+        collator(collator_params={"x": 1})
+
+
+def test_batches_move_between_devices() -> None:
+    batch = Batch({"a": [torch.ones(2)]}, {"t": torch.zeros(2)})
+    assert batch.to(torch.device("cpu")) is batch
+    moved = batch.to(torch.device("meta"))
+    assert moved.samples["a"][0].device.type == moved.targets["t"].device.type == "meta"
+    assert len(batch) == 2
