@@ -74,8 +74,9 @@ class InUseError(StorageError):
 def one_of(name: object, known: Iterable[object]) -> str:
     """The end of a message about an unknown name: the nearest known one, or all of them."""
     names = sorted(str(entry) for entry in known)
-    if near := get_close_matches(str(name), names, n=1, cutoff=0.6):
-        return f"did you mean {near[0]!r}?"
+    by_lower = {known_name.lower(): known_name for known_name in names}
+    if near := get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.6):
+        return f"did you mean {by_lower[near[0]]!r}?"
     if not names:
         return "there are none"
     shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")

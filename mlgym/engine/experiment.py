@@ -79,8 +79,9 @@ def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Par
     backend = Backend(device)
     model = backend.prepare(graph["model"])
     evaluator: Evaluator = graph["evaluator"]
+    make_optimizer = graph["optimizer"]
     try:
-        optimizer: Optimizer = graph["optimizer"](model.parameters())
+        optimizer: Optimizer = make_optimizer(model.parameters())
     except ConfigError as error:
         raise error.inside("optimizer", "config") from None
     parts = Parts(
@@ -101,8 +102,9 @@ def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Par
 def _lr_scheduler(graph: Graph, optimizer: Optimizer) -> LRScheduler | None:
     if "lr_scheduler" not in graph:
         return None
+    make_scheduler = graph["lr_scheduler"]
     try:
-        scheduler: LRScheduler | None = graph["lr_scheduler"](optimizer)
+        scheduler: LRScheduler | None = make_scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ConfigError("it needs a score after each epoch, which is not supported yet", ("lr_scheduler_key",))
     except ConfigError as error:
@@ -131,6 +133,7 @@ def try_once(parts: Parts) -> None:
             pass
     except ConfigError as error:
         raise error.inside(parts.graph.name_of(parts.evaluator.component), "config") from None
+    parts.model.train()
     try:
         parts.trainer.loss(parts.backend.batch(next(parts.trainer.loader.training_batches(0))))
     except ConfigError as error:

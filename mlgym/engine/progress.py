@@ -63,16 +63,16 @@ class Progress:
             if bar is None:
                 bar = self._bars[experiment_id] = self._tqdm(
                     total=experiment.num_epochs,
-                    desc=f"{experiment_id}: {self._values(experiment)}",
-                    unit="epoch",
                     leave=False,
-                    bar_format="{desc} {percentage:3.0f}%|{bar}| epoch {postfix} [{elapsed}<{remaining}]",
+                    bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
                 )
             progress = experiment.progress
             within = progress.batch / progress.num_batches if progress.num_batches else 0
             bar.n = experiment.epochs_done + (within if progress.phase == "train" else 0)
-            where = progress.split or "train"
-            bar.set_postfix_str(f"{experiment.epochs_done}/{experiment.num_epochs}, {where}", refresh=True)
+            bar.set_description_str(
+                f"{experiment_id}: {self._values(experiment)}: "
+                f"epoch {experiment.epochs_done}/{experiment.num_epochs} {progress.split or 'train'}"
+            )
         self._grid.n = sum(e.status in _ENDED for e in state.experiments.values())
         self._grid.refresh()
 

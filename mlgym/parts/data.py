@@ -31,12 +31,17 @@ class Collator:
         self.target_publication_key = target_publication_key
 
     def __call__(self, batch: list[Item]) -> Batch:
-        samples = torch.stack([torch.as_tensor(item[0]) for item in batch])
-        return self.columns(samples, torch.stack([torch.as_tensor(item[1]) for item in batch]))
+        return self.columns(_stacked([item[0] for item in batch]), _stacked([item[1] for item in batch]))
 
     def columns(self, samples: torch.Tensor, targets: torch.Tensor) -> Batch:
         """The same batch from samples and targets that are stacked already."""
         return Batch(samples, {self.target_publication_key: targets}, targets)
+
+
+def _stacked(values: list[Any]) -> torch.Tensor:
+    if isinstance(values[0], torch.Tensor):
+        return torch.stack(values)
+    return torch.stack([torch.as_tensor(value) for value in values])
 
 
 def collator(

@@ -27,6 +27,9 @@ Splits = dict[str, Any]
 """Split name -> data set (what requirements called `iterators` carry)."""
 
 
+_SMALL = 64 << 20
+
+
 class Columns(Dataset[Item]):
     """Samples [n, ...] and targets [n] in memory, seen through `rows` (all of them when None).
 
@@ -53,7 +56,11 @@ class Columns(Dataset[Item]):
         return self._floats(self.samples[rows]), self.targets[rows]
 
     def subset(self, index: torch.Tensor) -> Columns:
-        return Columns(self.samples, self.targets, index if self.rows is None else self.rows[index])
+        """The items at `index`: a copy when it is small, which saves one look-up a batch; otherwise a view."""
+        rows = index if self.rows is None else self.rows[index]
+        if self.samples[:1].nbytes * len(rows) <= _SMALL:
+            return Columns(self.samples[rows], self.targets[rows])
+        return Columns(self.samples, self.targets, rows)
 
     def _floats(self, samples: torch.Tensor) -> torch.Tensor:
         return samples.float().div_(255) if self._image else samples

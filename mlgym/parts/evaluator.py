@@ -82,6 +82,7 @@ class EvalComponent:
         self.metrics = metrics
         self.losses = losses
         self._publish = publisher(model)
+        self._accumulators: dict[tuple[str, str], Accumulator] = {}
 
     @property
     def score_keys(self) -> list[str]:
@@ -92,6 +93,14 @@ class EvalComponent:
             for applied in [*self.metrics, *self.losses]
             if split in applied.splits
         ]
+
+    def accumulator(self, metric: Metric, split: str) -> Accumulator:
+        """The accumulator of a metric on a split, empty; they are kept, as making one costs more than using it."""
+        found = self._accumulators.get((metric.tag, split))
+        if found is None:
+            found = self._accumulators[metric.tag, split] = metric.create()
+        found.reset()
+        return found
 
     @torch.no_grad()
     def _forward(self, batch: Batch) -> Batch:
@@ -121,7 +130,7 @@ class _Scoring:
         self._processors = [applied for applied in component.post_processors if split in applied.splits]
         self._losses = [applied for applied in component.losses if split in applied.splits]
         self._metrics = [applied for applied in component.metrics if split in applied.splits]
-        self._accumulators: list[Accumulator] = [applied.part.create() for applied in self._metrics]
+        self._accumulators = [component.accumulator(applied.part, split) for applied in self._metrics]
         self._sums: list[torch.Tensor | float] = [0.0 for _ in self._losses]
         self._samples = 0
         self._waiting: list[Batch] = []

@@ -5,6 +5,7 @@ Averages are named as in scikit-learn. The number of classes is one more than th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -41,8 +42,8 @@ class LabelMetric:
         self._num_classes = 0
 
     def reset(self) -> None:
-        self._metric = None
-        self._num_classes = 0
+        if self._metric is not None:  # with its classes: those that do not occur again count for nothing
+            self._metric.reset()
 
     def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
         """Take in labels of any equal shape."""
@@ -68,7 +69,7 @@ class LabelMetric:
             self._metric._update_count = old._update_count  # otherwise compute() warns that there was none
 
     def compute(self) -> float:
-        return float(self._metric.compute()) if self._metric is not None else float("nan")
+        return float(self._metric.compute()) if self._metric is not None and self._metric.update_called else math.nan
 
 
 def accuracy() -> LabelMetric:

@@ -1,7 +1,8 @@
 """The events of the log: one struct for each type, and the envelope line that carries it.
 
 A line is strict JSON: `seq` first (given by the hub), `crc` last (crc32 of the bytes before it). Unknown fields
-are ignored here and kept in the log; unknown event types decode to `Unknown`.
+are ignored here and kept in the log; unknown event types decode to `Unknown`. The structs are left out of garbage
+collection (`gc=False`): JSON holds no cycles, and walking a million events costs more than decoding them.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ Number = float | Literal["NaN", "Infinity", "-Infinity"]
 """A score; JSON has no NaN and no infinities, so these are strings."""
 
 
-class _Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Payload(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     grid_search_id: str
 
 
-class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The whole grid search begins or ends. `reason` says why it was INTERRUPTED."""
 
     status: Literal["STARTED", "FINISHED", "INTERRUPTED"]
@@ -33,14 +34,14 @@ class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
 
 
-class SystemInfo(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+class SystemInfo(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a machine that takes part consists of; once for each host."""
 
     host: str
     info: dict[str, Any] = {}
 
 
-class ExperimentConfig(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+class ExperimentConfig(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What an experiment consists of; `swept` maps each sweep's path to the value taken."""
 
     experiment_id: int
@@ -55,7 +56,7 @@ class ExperimentConfig(_Payload, frozen=True, kw_only=True, omit_defaults=True):
 JobState = Literal["INIT", "RUNNING", "DONE", "FAILED", "LOST", "STOPPED"]
 
 
-class JobStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+class JobStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where a job stands. Times are unix time in ms."""
 
     job_id: str
@@ -72,7 +73,7 @@ class JobStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True):
     stacktrace: str | None = None
 
 
-class ExperimentStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+class ExperimentStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Progress. `current_epoch` is the one worked on; batches are counted within the split."""
 
     experiment_id: int
@@ -85,19 +86,19 @@ class ExperimentStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True):
     current_batch: int = 0
 
 
-class MetricScore(Struct, frozen=True):
+class MetricScore(Struct, frozen=True, gc=False):
     metric: str
     split: str
     score: Number
 
 
-class LossScore(Struct, frozen=True):
+class LossScore(Struct, frozen=True, gc=False):
     loss: str
     split: str
     score: Number
 
 
-class EvaluationResult(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+class EvaluationResult(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Every score after `epoch` finished epochs; epoch 0 is before any training."""
 
     experiment_id: int
@@ -106,13 +107,13 @@ class EvaluationResult(_Payload, frozen=True, kw_only=True, omit_defaults=True):
     loss_scores: list[LossScore] = []
 
 
-class CheckpointFile(Struct, frozen=True):
+class CheckpointFile(Struct, frozen=True, gc=False):
     name: str
     size: int
     sha256: str
 
 
-class CheckpointEvent(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+class CheckpointEvent(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A checkpoint was committed, or is gone."""
 
     experiment_id: int
@@ -121,7 +122,7 @@ class CheckpointEvent(_Payload, frozen=True, kw_only=True, omit_defaults=True):
     files: list[CheckpointFile] = []
 
 
-class JobOutput(_Payload, frozen=True, kw_only=True, omit_defaults=True):
+class JobOutput(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A piece of what a job printed, from byte `offset` of its output."""
 
     experiment_id: int
@@ -133,7 +134,7 @@ class JobOutput(_Payload, frozen=True, kw_only=True, omit_defaults=True):
 # --- envelopes ----------------------------------------------------------------------------------------------
 
 
-class _Envelope(Struct, frozen=True, kw_only=True, tag_field="event_type"):
+class _Envelope(Struct, frozen=True, kw_only=True, gc=False, tag_field="event_type"):
     seq: int = 0
     creation_ts: int = 0
     source: str = ""
@@ -141,35 +142,35 @@ class _Envelope(Struct, frozen=True, kw_only=True, tag_field="event_type"):
     attempt: int = 1
 
 
-class GridSearchEvent(_Envelope, frozen=True, kw_only=True, tag="grid_search"):
+class GridSearchEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="grid_search"):
     payload: GridSearch
 
 
-class SystemInfoEvent(_Envelope, frozen=True, kw_only=True, tag="system_info"):
+class SystemInfoEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="system_info"):
     payload: SystemInfo
 
 
-class ExperimentConfigEvent(_Envelope, frozen=True, kw_only=True, tag="experiment_config"):
+class ExperimentConfigEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="experiment_config"):
     payload: ExperimentConfig
 
 
-class JobStatusEvent(_Envelope, frozen=True, kw_only=True, tag="job_status"):
+class JobStatusEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="job_status"):
     payload: JobStatus
 
 
-class ExperimentStatusEvent(_Envelope, frozen=True, kw_only=True, tag="experiment_status"):
+class ExperimentStatusEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="experiment_status"):
     payload: ExperimentStatus
 
 
-class EvaluationResultEvent(_Envelope, frozen=True, kw_only=True, tag="evaluation_result"):
+class EvaluationResultEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="evaluation_result"):
     payload: EvaluationResult
 
 
-class CheckpointChange(_Envelope, frozen=True, kw_only=True, tag="checkpoint"):
+class CheckpointChange(_Envelope, frozen=True, kw_only=True, gc=False, tag="checkpoint"):
     payload: CheckpointEvent
 
 
-class JobOutputEvent(_Envelope, frozen=True, kw_only=True, tag="job_output"):
+class JobOutputEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="job_output"):
     payload: JobOutput
 
 
@@ -234,7 +235,7 @@ def decode_lines(lines: bytes) -> list[Event]:
         return [decode(line) for line in lines.split(b"\n")[:-1]]
 
 
-class Identity(Struct, frozen=True):
+class Identity(Struct, frozen=True, gc=False):
     """What the hub needs to know of a line: who sent it, as which of its events."""
 
     source: str

@@ -18,8 +18,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 def new_source(name: str) -> str:
-    """A name for this incarnation of a process, different from every other: `job-3-1-5f0c…`."""
-    return f"{name}-{os.urandom(6).hex()}"
+    """A name for this incarnation of a process, different from every other: `19aa3f2c1d4-job-3-1-5f0c12ab`.
+
+    It begins with the time, so that spools sort by age and are delivered oldest first.
+    """
+    return f"{time.time_ns() // 1_000_000:x}-{name}-{os.urandom(4).hex()}"
 
 
 class Spool:

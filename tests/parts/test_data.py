@@ -52,7 +52,7 @@ def targets(batches: Any) -> list[list[int]]:
 def test_a_pass_is_a_function_of_seed_and_number() -> None:
     loader = Loader(data(), Collator(), 4, seed=1)
     first = targets(loader.training_batches(0))
-    assert sorted(sum(first, [])) == list(range(23))
+    assert sorted(target for batch in first for target in batch) == list(range(23))
     assert targets(loader.training_batches(0)) == first
     assert targets(loader.training_batches(1)) != first
     assert targets(loader.training_batches(0, start=4)) == first[4:]

@@ -175,7 +175,7 @@ def test_image_folder(tmp_path: Path) -> None:
 def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown data set 'digit'; did you mean 'digits'"):
         read("digit", tmp_path, {"split": "train"})
-    with pytest.raises(ConfigError, match="has no split 'test'; did you mean|has no split 'test'; there is: train"):
+    with pytest.raises(ConfigError, match="has no split 'test'; there is: train"):
         read("digits", tmp_path, {"split": "test"})
     with pytest.raises(ConfigError, match="given twice"):
         read("digits", tmp_path, {"split": "train"}, {"split": "train"})
@@ -231,7 +231,9 @@ def test_splits_that_are_wrong(splits: dict[str, dict[str, float]], words: str) 
         random_splits({"all": data, "t": data}, split_configs=splits, seed=0)
 
 
-def test_columns_agree_with_items() -> None:
+@pytest.mark.parametrize("small", [0, 1 << 20])
+def test_columns_agree_with_items(monkeypatch: pytest.MonkeyPatch, small: int) -> None:
+    monkeypatch.setattr("mlgym.parts.datasets._SMALL", small)
     data = Columns(torch.randint(0, 256, (20, 1, 2, 2), dtype=torch.uint8), torch.arange(20))
     view = data.subset(torch.tensor([5, 3, 11])).subset(torch.tensor([2, 0]))
     samples, targets = view.take(torch.tensor([1, 0]))

@@ -68,7 +68,7 @@ def test_a_model_is_given_what_it_names() -> None:
         model(Net, model_definition={"widht": 3}, seed=0)
     assert caught.value.path == ("model_definition", "widht")
     with pytest.raises(ConfigError, match="expected a torch module, got dict"):
-        model(dict, seed=0)
+        model(dict, seed=0)  # type: ignore[arg-type]
 
 
 def test_publishing() -> None:
@@ -108,7 +108,7 @@ def test_optimizers_by_any_case(key: str) -> None:
 
 def test_optimizers_that_are_wrong() -> None:
     table = TABLES["optimizer_registry"]
-    with pytest.raises(ConfigError, match="unknown optimizer 'ADAN'; did you mean 'Adam'|unknown optimizer 'ADAN'"):
+    with pytest.raises(ConfigError, match="unknown optimizer 'ADAN'; did you mean"):
         optimizer(table, optimizer_key="ADAN")
     with pytest.raises(ConfigError, match="expected float, got str 'fast'"):
         optimizer(table, optimizer_key="SGD", params={"lr": "fast"})
@@ -288,7 +288,7 @@ def test_evaluation_equals_scikit_learn() -> None:
     assert list(found.scores()) == ["train/f1", "val/f1", "train/ce", "val/ce"]
     for split, loader in component.loaders.items():
         samples, targets = loader.dataset.take(slice(None))
-        logits = component.model(samples)
+        logits = component.model(samples).detach()
         assert found.losses["ce", split] == pytest.approx(float(nn.functional.cross_entropy(logits, targets)), abs=1e-6)
         expected = sklearn.metrics.f1_score(targets, logits.argmax(1), average="macro", zero_division=0)
         assert found.metrics["f1", split] == pytest.approx(expected, abs=1e-6)

@@ -69,7 +69,7 @@ def test_a_line_is_what_the_contract_says(tmp_path: Path) -> None:
     hub.close()
     numbered = (tmp_path / "log").read_bytes()
     found = json.loads(numbered)
-    assert list(found)[0] == "seq"
+    assert next(iter(found)) == "seq"
     assert found == {"seq": 1, **event, "crc": f"{zlib.crc32(numbered[: numbered.rindex(b',')]):08x}"}
 
 
@@ -208,7 +208,11 @@ def test_forwarder_rewinds_to_what_the_hub_lacks(tmp_path: Path) -> None:
     spools = tmp_path / "spool"
     spools.mkdir()
     hubs = [Hub(tmp_path / "first")]
-    forwarder = Forwarder(spools, lambda batch: hubs[-1].accept(batch), interval=0.01)
+
+    def newest(batch: bytes) -> Acknowledgement:
+        return hubs[-1].accept(batch)
+
+    forwarder = Forwarder(spools, newest, interval=0.01)
     with Spool(spools / "s.jsonl", "s") as spool:
         for status in ("STARTED", "FINISHED"):
             spool.emit(GridSearch(grid_search_id="g", status=status))
