@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None, blueprint: Blueprint | None = N
         sys.path.insert(0, str(Path.cwd()))  # dotted paths name a user's own modules
     parsed = _parser(program).parse_args(arguments)
     try:
-        return int(parsed.command(parsed, blueprint))
+        code = int(parsed.command(parsed, blueprint))
+        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+        return code
     except MLgymError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
@@ -45,6 +47,9 @@ def main(arguments: Sequence[str] | None = None, blueprint: Blueprint | None = N
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -136,7 +141,9 @@ def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
 
 
 def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.record.events import plain
     from mlgym.record.fold import read_state
+    from mlgym.record.journal import is_held
     from mlgym.record.report import as_json, as_text, report
     from mlgym.specs import RunPaths
 
@@ -151,7 +158,14 @@ def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
         )
     state = read_state(paths.log)
     found = report(state, parsed.metric, parsed.mode)
-    print(json.dumps(as_json(found), indent=2) if parsed.json else f"{as_text(found)}\n\nlog: {paths.log}")
+    print(
+        json.dumps(plain(as_json(found)), indent=2, allow_nan=False)
+        if parsed.json
+        else f"{as_text(found)}\n\nlog: {paths.log}"
+    )
+    if state.status == "STARTED" and not is_held(paths.lock):
+        waiting = "; events that it had not delivered are in its spool" if any(paths.spools.glob("*.jsonl")) else ""
+        print(f"mlgym: warning: the run is no longer alive{waiting}", file=sys.stderr)
     if state.damaged:
         print(f"mlgym: warning: {state.damaged} bytes of the log are damaged and were left out", file=sys.stderr)
     return 0

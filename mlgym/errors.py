@@ -34,18 +34,20 @@ class ConfigError(InputError):
     """A mistake at a place in a configuration.
 
     Code that meets the mistake knows the path inside the part it was given; callers put their own part of
-    the path in front with `inside`, and whoever knows the file turns the path into a place with `locate`.
+    the path in front with `inside` (unless it is `whole` already), and whoever knows the file turns the path
+    into a place with `locate`.
     """
 
-    def __init__(self, message: str, path: ConfigPath = (), place: str | None = None) -> None:
+    def __init__(self, message: str, path: ConfigPath = (), place: str | None = None, *, whole: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.path = path
         self.place = place
+        self.whole = whole
 
     def inside(self, *prefix: str | int) -> ConfigError:
         """The same mistake, seen from one level further out."""
-        return ConfigError(self.message, prefix + self.path, self.place)
+        return self if self.whole else ConfigError(self.message, prefix + self.path, self.place)
 
     def locate(self, place_of: Callable[[ConfigPath], str]) -> ConfigError:
         """The same mistake with its file, line and column."""

@@ -22,7 +22,6 @@ from mlgym.errors import ConfigError, ConfigPath, one_of
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+)\]")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.+)`")
 _MISSING_FIELD = re.compile(r"Object missing required field `(.+)`")
-_INVALID_TAG = re.compile(r"Invalid value (.+)")
 
 
 def convert(value: Any, annotation: Any) -> Any:
@@ -72,19 +71,45 @@ def _instance(expected: type, value: Any) -> Any:
 def _config_error(error: msgspec.ValidationError, value: Any, annotation: Any) -> ConfigError:
     text, _, where = str(error).partition(" - at `")
     path = tuple(int(index) if index else key for key, index in _STEP.findall(where))
+    found_types = _types_at(annotation, path)
+    structs = [found for found in found_types if isinstance(found, type) and issubclass(found, msgspec.Struct)]
     if found := _UNKNOWN_FIELD.match(text):
         key = found[1]
-        fields = {name for struct in _structs(annotation) for name in _yaml_names(struct)}
+        fields = {name for struct in structs for name in _yaml_names(struct)}
         return ConfigError(f"unknown key {key!r}; {one_of(key, fields)}", (*path, key))
     if found := _MISSING_FIELD.match(text):
         return ConfigError(f"the key {found[1]!r} is missing", path)
-    if found := _INVALID_TAG.match(text):
-        tags = {struct.__struct_config__.tag for struct in _structs(annotation)} - {None}
-        if tags:
-            return ConfigError(f"unknown value {found[1]}; {one_of(found[1].strip(chr(39)), tags)}", path)
     got = _at(value, path)
+    choices = [choice for found in found_types for choice in typing.get_args(found) if _is_literal(found)]
+    if path and not choices:  # a tag is found below the union of structs that it chooses from
+        choices = [
+            struct.__struct_config__.tag
+            for struct in _types_at(annotation, path[:-1])
+            if hasattr(struct, "__struct_config__") and struct.__struct_config__.tag_field == path[-1]
+        ]
+    if choices:
+        return ConfigError(f"unknown value {got!r}; {one_of(got, choices)}", path)
     shown = f" {got!r}" if isinstance(got, str | int | float) and not isinstance(got, bool) else ""
     return ConfigError(text[:1].lower() + text[1:].replace("`", "") + shown, path)
+
+
+def _is_literal(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is typing.Literal
+
+
+def _types_at(annotation: Any, path: ConfigPath) -> list[Any]:
+    """What may stand at `path` below a value of type `annotation`: the members of a union one by one."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return [found for member in typing.get_args(annotation) for found in _types_at(member, path)]
+    if not path:
+        return [annotation]
+    inner: list[Any] = []
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        inner = [field.type for field in msgspec.structs.fields(annotation) if field.encode_name == path[0]]
+    elif origin is not None:
+        inner = list(typing.get_args(annotation))[-1:]
+    return [found for member in inner for found in _types_at(member, path[1:])]
 
 
 def _at(value: Any, path: ConfigPath) -> Any:
@@ -101,22 +126,6 @@ def _yaml_names(struct: type) -> set[str]:
     return {field.encode_name for field in msgspec.structs.fields(struct)} | (
         {config.tag_field} if config.tag_field else set()
     )
-
-
-def _structs(annotation: Any) -> list[Any]:
-    """Every struct type that `annotation` mentions, at any depth."""
-    found: list[Any] = []
-
-    def visit(node: Any) -> None:
-        if isinstance(node, type) and issubclass(node, msgspec.Struct) and node not in found:
-            found.append(node)
-            for field in msgspec.structs.fields(node):
-                visit(field.type)
-        for member in typing.get_args(node):
-            visit(member)
-
-    visit(annotation)
-    return found
 
 
 @lru_cache(maxsize=4096)
@@ -181,12 +190,12 @@ def import_path(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-        for step in attribute.split("."):
-            found = getattr(found, step)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"cannot import {path!r}: {error}") from None
-    except AttributeError:
-        raise ConfigError(f"{module_name!r} has no {attribute!r}; {one_of(attribute, dir(found))}") from None
+    except (Exception, SystemExit) as error:  # a user's module may do anything
+        raise ConfigError(f"cannot import {path!r}: {type(error).__name__}: {error}") from error
+    for step in attribute.split("."):
+        if not hasattr(found, step):
+            raise ConfigError(f"{module_name!r} has no {attribute!r}; {one_of(step, dir(found))}")
+        found = getattr(found, step)
     return found
 
 

@@ -171,7 +171,7 @@ BAD = [
     (GS, "values: [1e-3, 1e-2]", "values: [1e-3, fast]", r"gs_config\.yml:70:44: .*expected float, got str 'fast'"),
     (GS, "values: [1e-3, 1e-2]", "values: [1e-3, -1.0]", r"ADAM: Invalid learning rate: -1\.0"),
     (GS, "{gamma: 0.9}", "{gama: 0.9}", "unknown key 'gama'; did you mean 'gamma'"),
-    (GS, "params: {average: macro}", "params: {average: makro}", "invalid enum value 'makro'"),
+    (GS, "params: {average: macro}", "params: {average: makro}", "unknown value 'makro'; did you mean 'macro'"),
     (
         GS,
         "monitoring_key: cross_entropy_loss",
@@ -259,6 +259,61 @@ def test_one_failure_does_not_stop_the_others(digits: Path, python: Run) -> None
     assert "experiment 0 would fail" in checked.stderr
 
 
+def test_sys_exit_in_user_code_is_a_failure_of_that_experiment(digits: Path, python: Run) -> None:
+    failing = FAILING.replace('raise RuntimeError("this cell cannot be trained")', "raise SystemExit(0)")
+    (digits / "conv_net.py").write_text((digits / "conv_net.py").read_text() + failing)
+    replace(digits / "gs_config.yml", "subscription: conv_net", "subscription: 'conv_net:Failing'")
+    replace(digits / "gs_config.yml", "{channels: 16}", "{wrong: {sweep: absolute, values: [true, false]}}")
+    ended = python("run.py", "--config_path", "run_config.yml", cwd=digits)
+    assert ended.returncode == 1, ended.stderr
+    state = read_state(grid_searches(digits)[0] / "event_storage.log")
+    assert [e.status for e in state.experiments.values()] == ["FAILED", "FAILED", "DONE", "DONE"]
+
+
+def test_user_code_may_change_the_directory(digits: Path, python: Run) -> None:
+    moving = FAILING.replace('raise RuntimeError("this cell cannot be trained")', "__import__('os').chdir('/')")
+    (digits / "conv_net.py").write_text((digits / "conv_net.py").read_text() + moving)
+    replace(digits / "gs_config.yml", "subscription: conv_net", "subscription: 'conv_net:Failing'")
+    replace(digits / "gs_config.yml", "{channels: 16}", "{wrong: true}")
+    ended = python("run.py", "--config_path", "run_config.yml", cwd=digits)
+    assert ended.returncode == 0, ended.stderr
+    state = read_state(grid_searches(digits)[0] / "event_storage.log")
+    assert [e.status for e in state.experiments.values()] == ["DONE", "DONE"]
+
+
+def test_a_closed_terminal_does_not_stop_the_grid(digits: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "run.py", "--config_path", "run_config.yml"],
+        cwd=digits,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stderr
+    process.stderr.close()
+    assert process.wait(120) == 0
+    state = read_state(grid_searches(digits)[0] / "event_storage.log")
+    assert [e.status for e in state.experiments.values()] == ["DONE", "DONE"]
+
+
+def test_a_full_disk_is_told(digits: Path) -> None:
+    """A limit of the kernel on the size of files stands for the disk: the log hits it, the spools do not."""
+    command = f"ulimit -f 14; exec {sys.executable} run.py --config_path run_config.yml"
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        cwd=digits,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "cannot be written: File too large" in ended.stderr
+    assert "events could not be written to the log" in ended.stderr
+    assert any((grid_searches(digits)[0] / "spool").iterdir())
+
+
 def start(digits: Path, epochs: int = 500) -> subprocess.Popen[str]:
     replace(digits / "run_config.yml", "num_epochs: 2", f"num_epochs: {epochs}")
     replace(digits / "gs_config.yml", "patience: 5", f"patience: {epochs}")
@@ -300,6 +355,22 @@ def test_a_signal_stops_cleanly(digits: Path, python: Run, signum: signal.Signal
     assert "INTERRUPTED" in stdout
 
 
+def test_a_second_signal_kills(digits: Path) -> None:
+    """In the middle of a batch that never ends, say (once the check before the run has passed it)."""
+    slow = FAILING.replace("if self.wrong and self.training", "if self.training and Path('event_storage').exists()")
+    slow = slow.replace('raise RuntimeError("this cell cannot be trained")', "time.sleep(600)")
+    model = "import time\nfrom pathlib import Path\n" + (digits / "conv_net.py").read_text() + slow
+    (digits / "conv_net.py").write_text(model)
+    replace(digits / "gs_config.yml", "subscription: conv_net", "subscription: 'conv_net:Failing'")
+    process = start(digits)
+    assert process.stderr
+    process.send_signal(signal.SIGINT)
+    assert any("once more to kill" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
 def test_sigkill_loses_nothing(digits: Path, python: Run) -> None:
     process = start(digits)
     process.kill()
@@ -313,9 +384,11 @@ def test_sigkill_loses_nothing(digits: Path, python: Run) -> None:
     status = python("-m", "mlgym", "status", root.name, cwd=digits)
     assert status.returncode == 0
     assert "RUNNING" in status.stdout
+    assert "the run is no longer alive; events that it had not delivered are in its spool" in status.stderr
 
 
 def test_bars_on_a_terminal(digits: Path) -> None:
+    replace(digits / "run_config.yml", "num_epochs: 2", "num_epochs: 30")
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (30, 100))
     process = subprocess.Popen(

@@ -34,25 +34,31 @@ class Outcome(NamedTuple):
     reason: str | None = None
 
 
+INTERRUPTED = Outcome("STOPPED", "interrupted")
+
+
 def run(spec: ExperimentSpec, parts: Parts, emit: Emit, stop_requested: Callable[[], bool]) -> Outcome:
     """Train and evaluate. `epoch` counts finished epochs: epoch 0 is the evaluation before any training."""
     report = _Reporter(spec, parts, emit)
     seed_everything(derive(spec.seed, "experiment"))
-    report.scores(0, report.evaluation(0, parts.evaluator.evaluate(parts.backend)))
+    evaluation = report.evaluation(0, parts.evaluator.evaluate(parts.backend), stop_requested)
+    if evaluation is None:
+        return INTERRUPTED
+    report.scores(0, evaluation)
 
     for epoch in range(1, spec.num_epochs + 1):
         for batch in parts.trainer.epoch(parts.backend, parts.optimizer, spec.num_batches_per_epoch):
             report.trained(epoch, batch)
             if stop_requested():
-                return Outcome("STOPPED", "interrupted")
+                return INTERRUPTED
         if parts.lr_scheduler:
             parts.lr_scheduler.step()
-        evaluation = report.evaluation(epoch, parts.evaluator.evaluate(parts.backend))
+        evaluation = report.evaluation(epoch, parts.evaluator.evaluate(parts.backend), stop_requested)
+        if evaluation is None:
+            return INTERRUPTED
         report.scores(epoch, evaluation)
         if parts.early_stopping.should_stop(epoch, evaluation.scores()):
             return Outcome("DONE", "early stopping")
-        if stop_requested() and epoch < spec.num_epochs:
-            return Outcome("STOPPED", "interrupted")
     return Outcome("DONE")
 
 
@@ -126,19 +132,21 @@ def _early_stopping(graph: Graph, evaluator: Evaluator) -> EarlyStopping:
 
 
 def try_once(parts: Parts) -> None:
-    """Evaluate one batch of each split and compute one loss, to see that keys and shapes fit; trains nothing."""
+    """Evaluate one batch of each split and take one step, to see that everything fits; the parts are used up."""
     steps = parts.evaluator.evaluate(parts.backend, one_batch=True)
     try:
         for _ in steps:
             pass
     except ConfigError as error:
         raise error.inside(parts.graph.name_of(parts.evaluator.component), "config") from None
-    parts.model.train()
     try:
-        parts.trainer.loss(parts.backend.batch(next(parts.trainer.loader.training_batches(0))))
+        for _ in parts.trainer.epoch(parts.backend, parts.optimizer, 1):
+            pass
     except ConfigError as error:
         where = (parts.graph.name_of(parts.trainer.component), "config", "loss_fun_config")
         raise error.inside(*where) from None
+    if parts.lr_scheduler:
+        parts.lr_scheduler.step()
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -159,15 +167,18 @@ class _Reporter:
     def trained(self, epoch: int, batch: int) -> None:
         self._progress("train", epoch, None, batch, self._num_batches)
 
-    def evaluation(self, epoch: int, steps: Generator[Step, None, Evaluation]) -> Evaluation:
-        """Run `steps` to their end, and give what they return."""
-        while True:
+    def evaluation(
+        self, epoch: int, steps: Generator[Step, None, Evaluation], stop_requested: Callable[[], bool]
+    ) -> Evaluation | None:
+        """Run `steps` to their end and give what they return; None when a stop was asked for on the way."""
+        while not stop_requested():
             try:
                 step = next(steps)
             except StopIteration as end:
                 result: Evaluation = end.value
                 return result
             self._progress("evaluation", epoch, step.split, step.batch, step.num_batches)
+        return None
 
     def _progress(
         self, status: Literal["train", "evaluation"], epoch: int, split: str | None, batch: int, num_batches: int
@@ -180,7 +191,7 @@ class _Reporter:
         if now < self._next_time:
             return
         self._next_time = now + 0.2
-        self._next_batch = batch + max(1, num_batches // 9)
+        self._next_batch = batch + max(1, -(-num_batches // 9))
         self._emit(
             ExperimentStatus(
                 grid_search_id=self._spec.grid_search_id,

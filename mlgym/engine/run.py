@@ -5,6 +5,7 @@ plan -> check -> directory, lock -> hub <- forwarder <- spools <- jobs -> report
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -27,7 +28,6 @@ from mlgym.errors import ConfigError, MLgymError, StorageError
 from mlgym.plan.experiments import Plan
 from mlgym.plan.sweep import Cell
 from mlgym.record.events import ExperimentConfig, GridSearch, JobStatus, SystemInfo, plain
-from mlgym.record.fold import State
 from mlgym.record.forwarder import Forwarder
 from mlgym.record.hub import Hub
 from mlgym.record.journal import flock
@@ -50,8 +50,8 @@ def registry_of(blueprint: Blueprint | None) -> Registry:
 # --- check --------------------------------------------------------------------------------------------------
 
 
-def check(plan: Plan, registry: Registry) -> list[tuple[int, str]]:
-    """Build as many experiments as it takes to see every swept value once, and evaluate one batch of each.
+def check(plan: Plan, registry: Registry, at_most: int | None = None) -> list[tuple[int, str]]:
+    """Build as many experiments as it takes to see every swept value once (or `at_most`), and take a step in each.
 
     Raises `MLgymError` for the first mistake in the configuration, with its place. Any other exception is the
     experiment's own: it is returned as (experiment_id, stack trace), because the others can still run.
@@ -59,14 +59,14 @@ def check(plan: Plan, registry: Registry) -> list[tuple[int, str]]:
     own: list[tuple[int, str]] = []
     specs = plan.specs("check")
     on = scheduler.device(plan.run_config.environment.config.computation_device_id)
-    for experiment_id in covering(plan.cells):
+    for experiment_id in covering(plan.cells)[:at_most]:
         try:
             experiment.try_once(experiment.build(specs[experiment_id], registry, on))
         except ConfigError as error:
             raise error.locate(partial(plan.place, experiment_id)) from None
         except MLgymError:
             raise
-        except Exception:
+        except (Exception, SystemExit):
             own.append((experiment_id, traceback.format_exc()))
     return own
 
@@ -88,43 +88,55 @@ def covering(cells: list[Cell]) -> list[int]:
 
 def launch(plan: Plan, blueprint: Blueprint | None) -> int:
     """Run the whole grid; prints the table and returns the exit code. Raises `MLgymError` before anything began."""
+    storage = Path(plan.run_config.logging.event_storage_path).absolute()  # whatever user code makes the current one
     registry = registry_of(blueprint)
-    check(plan, registry)
+    check(plan, registry, at_most=16)
     with ExitStack() as stack:
-        paths = _new_grid_search(plan)
+        paths = _new_grid_search(plan, storage)
         lock = stack.enter_context(paths.lock.open("w"))
         flock(lock.fileno(), paths.lock)
         hub = Hub(paths.log)
         stack.callback(hub.close)
         progress = Progress(len(plan.cells))
         hub.subscribe(progress)
-        paths.spools.mkdir()
         forwarder = Forwarder(paths.spools, hub.accept)
         try:
-            code = _run_all(plan, plan.specs(paths.grid_search_id), paths, registry)
+            finished = _run_all(plan, plan.specs(paths.grid_search_id), paths, registry)
         finally:
             delivered = forwarder.close()
             progress.close()
+        shown = RunPaths(Path(plan.run_config.logging.event_storage_path), paths.grid_search_id)
+        sys.stdout.write(f"{as_text(report(hub.state))}\n\nlog: {shown.log}\n")
+        sys.stdout.flush()
         if not delivered:
-            sys.stderr.write(f"mlgym: warning: some events could not be delivered; they stay in {paths.spools}\n")
-        return max(code, _summary(hub.state, paths))
+            raise StorageError(
+                f"some events could not be written to the log; what is left of them is in {paths.spools}"
+            )
+        if not finished:
+            return INTERRUPTED
+        return int(any(found.status != "DONE" for found in hub.state.experiments.values()))
 
 
-def _run_all(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, registry: Registry) -> int:
-    """Announce every experiment, run them, record the end. Returns 0 or 130."""
+def _run_all(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, registry: Registry) -> bool:
+    """Announce every experiment, run them, record the end. False when a signal came before the end."""
     source = new_source("run")
     with Spool(paths.spool(source), source) as spool, _signals() as stopped:
         _announce(plan, specs, paths, spool)
         on = scheduler.device(plan.run_config.environment.config.computation_device_id)
+        finished = False
         try:
-            scheduler.run_in_process(specs, paths, registry, on, stopped.is_set)
-        except KeyboardInterrupt:
-            stopped.set()
-        ended: dict[str, str] = {"status": "FINISHED"}
-        if stopped.is_set():
-            ended = {"status": "INTERRUPTED", "reason": "stopped by a signal"}
-        spool.emit(msgspec.convert({"grid_search_id": paths.grid_search_id, **ended}, GridSearch))
-        return INTERRUPTED if stopped.is_set() else 0
+            finished = scheduler.run_in_process(specs, paths, registry, on, stopped.is_set)
+        except KeyboardInterrupt:  # from user code: ours only sets `stopped`
+            pass
+        finally:
+            spool.emit(
+                GridSearch(
+                    grid_search_id=paths.grid_search_id,
+                    status="FINISHED" if finished else "INTERRUPTED",
+                    reason=None if finished else "stopped by a signal" if stopped.is_set() else "an error",
+                )
+            )
+        return finished
 
 
 def _announce(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, spool: Spool) -> None:
@@ -163,14 +175,17 @@ def _announce(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, spool: S
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets: finish the batch, then stop. The second one interrupts."""
+    """An event that the first SIGINT or SIGTERM sets: finish the batch, then stop. The second one kills.
+
+    Killing is `os._exit`: an exception could come out of the middle of a write, where a death does no harm.
+    """
     stopped = threading.Event()
 
     def stop(signum: int, frame: object) -> None:
         if stopped.is_set():
-            raise KeyboardInterrupt
+            os._exit(INTERRUPTED)
         stopped.set()
-        sys.stderr.write("\nmlgym: stopping after this batch; once more to stop now\n")
+        sys.stderr.write("\nmlgym: stopping after this batch; once more to kill\n")
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -180,15 +195,17 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(signum, handler)
 
 
-def _new_grid_search(plan: Plan) -> RunPaths:
+def _new_grid_search(plan: Plan, storage: Path) -> RunPaths:
     """A directory of its own for this launch, with copies of the configuration. Raises `StorageError`."""
-    storage = Path(plan.run_config.logging.event_storage_path)
     stem = time.strftime("%Y-%m-%d--%H-%M-%S")
     try:
         storage.mkdir(parents=True, exist_ok=True)
         paths = _first_free(storage, stem)
-    except OSError as error:
-        raise StorageError(f"{storage.absolute()}: the event storage cannot be written: {error.strerror}") from None
+        paths.spools.mkdir()
+        paths.lock.touch()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(f"{storage}: the event storage cannot be written: {reason}") from None
     write_once(paths.grid_search_config, plan.grid_document.text.encode())
     write_once(paths.run_config, plan.run_document.text.encode())
     return paths
@@ -204,10 +221,3 @@ def _first_free(storage: Path, stem: str) -> RunPaths:
             return paths
         except FileExistsError:
             number += 1
-
-
-def _summary(state: State, paths: RunPaths) -> int:
-    """Print the table; 1 when an experiment failed."""
-    sys.stdout.write(f"{as_text(report(state))}\n\nlog: {paths.log}\n")
-    sys.stdout.flush()
-    return int(any(found.status in ("FAILED", "LOST") for found in state.experiments.values()))

@@ -28,9 +28,12 @@ def run_in_process(
     registry: Registry,
     on: torch.device,
     stop_requested: Callable[[], bool],
-) -> None:
-    """Run the experiments one after the other in this process; one that fails does not stop the others."""
+) -> bool:
+    """Run the experiments one after the other in this process; one that fails does not stop the others.
+
+    False when a stop was asked for before all of them had ended.
+    """
     for spec in specs:
-        if stop_requested():
-            return
-        run_job(spec, paths, registry, on, stop_requested)
+        if stop_requested() or run_job(spec, paths, registry, on, stop_requested) == "STOPPED":
+            return False
+    return True

@@ -14,6 +14,7 @@ import torch
 from mlgym.build.registry import Registry
 from mlgym.engine import experiment
 from mlgym.engine.provenance import host
+from mlgym.errors import StorageError
 from mlgym.record.events import JobState, JobStatus, Payload, plain
 from mlgym.record.spool import Spool, new_source
 from mlgym.specs import ExperimentSpec, RunPaths
@@ -66,11 +67,12 @@ def run_job(
             )
             parts = experiment.build(spec, registry, device)
             outcome = experiment.run(spec, parts, spool.emit, stop_requested)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() in user code is a failure of that experiment
+            if isinstance(error, StorageError):
+                raise
             state = "FAILED"
-            spool.emit(
-                status("FAILED", _now(), error=f"{type(error).__name__}: {error}", stacktrace=traceback.format_exc())
-            )
+            stacktrace = encodable(traceback.format_exc())
+            spool.emit(status("FAILED", _now(), error=stacktrace.strip().rpartition("\n")[2], stacktrace=stacktrace))
         except BaseException:
             spool.emit(status("STOPPED", _now(), reason="interrupted"))
             raise
@@ -80,17 +82,25 @@ def run_job(
     return state
 
 
+def encodable(text: str) -> str:
+    """`text` without the lone surrogates that a file name can bring into it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_once(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or absent; one that exists is left as it is."""
+    """Write a file that is either whole or absent; one that exists is left as it is. Raises `StorageError`."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _now() -> int:

@@ -5,6 +5,7 @@ The order of a pass is a function of (seed, pass), so that a position in the dat
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -114,9 +115,15 @@ class Loader:
                 batch_sampler=[rows.tolist() for rows in batches],
                 collate_fn=self._collate,
                 generator=torch.Generator().manual_seed(worker_seed),
+                worker_init_fn=_ignore_interrupts,
                 **self._options,
             )
         )
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C reaches the workers as well, but when they end is for the job to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def loaders(
@@ -146,6 +153,8 @@ def loaders(
         if split not in iterators:
             raise ConfigError(f"there is no split {split!r}; {one_of(split, iterators)}", ("seeds", split))
     for split, dataset in iterators.items():
+        if len(dataset) == 0:
+            raise ConfigError(f"split {split!r} is empty")
         if drop_last and len(dataset) < batch_size:
             raise ConfigError(f"split {split!r} has {len(dataset)} samples: not one whole batch", ("drop_last",))
     return {

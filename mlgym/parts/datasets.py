@@ -11,6 +11,8 @@ import csv as csv_files
 import fcntl
 import math
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,8 +157,13 @@ def npz(storage: Path, split: str, *, path: str, samples: str = "samples", targe
             x, y = arrays[samples], arrays[targets]
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (paths are relative to {Path.cwd()})", ("path",)) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not a numpy archive of plain arrays: {error}", ("path",)) from None
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+        raise ConfigError(
+            f"{path}: not a numpy archive of plain arrays, as `numpy.savez` writes it", ("path",)
+        ) from None
+    for name, array in ((samples, x), (targets, y)):
+        if array.ndim == 0 or array.dtype.kind not in "biuf":
+            raise ConfigError(f"{path}: the array {name!r} does not hold a row of numbers for each sample", ("path",))
     if len(x) != len(y) or len(x) == 0:
         raise ConfigError(f"{path}: {len(x)} samples do not go with {len(y)} targets", ("path",))
     values = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
@@ -175,7 +182,7 @@ def csv(
             rows = [row for row in csv_files.reader(file, delimiter=delimiter) if row]
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (paths are relative to {Path.cwd()})", ("path",)) from None
-    except (OSError, UnicodeDecodeError, csv_files.Error) as error:
+    except (OSError, ValueError, TypeError, csv_files.Error) as error:
         raise ConfigError(f"{path}: cannot be read: {error}", ("path",)) from None
     names = rows.pop(0) if header and rows else [str(i) for i in range(len(rows[0]) if rows else 0)]
     if not rows:
@@ -186,6 +193,8 @@ def csv(
     if not -len(names) <= column < len(names):
         raise ConfigError(f"{path} has {len(names)} columns, there is no number {target}", ("target",))
     column %= len(names)
+    if len(names) < 2:
+        raise ConfigError(f"{path} has one column only; is the delimiter {delimiter!r}?", ("delimiter",))
     values = np.empty((len(rows), len(names) - 1), np.float32)
     answers: list[str] = []
     for i, row in enumerate(rows):
@@ -212,7 +221,7 @@ def _answers(texts: list[str]) -> torch.Tensor:
 
 def _targets(values: np.ndarray[Any, Any]) -> torch.Tensor:
     whole = values.dtype.kind in "iub" or (
-        values.ndim == 1 and bool(np.all(np.isfinite(values)) and np.all(values == np.round(values)))
+        values.ndim == 1 and bool(np.all(np.abs(values) < 2**31) and np.all(values == np.round(values)))
     )
     return torch.from_numpy(values.astype(np.int64 if whole else np.float32))
 
@@ -229,7 +238,10 @@ class ImageFolder(Dataset[Item]):
         return len(self._files)
 
     def __getitem__(self, index: int) -> Item:
-        image, target = self._files[index]
+        try:
+            image, target = self._files[index]
+        except OSError as error:
+            raise InputError(f"{self._files.samples[index][0]}: not a picture: {error}") from None
         if self._size:
             image = image.resize((self._size[1], self._size[0]))
         pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)
@@ -310,6 +322,8 @@ def iterators(repository: Repository, *, dataset_identifier: str, split_configs:
             splits[arguments["split"]] = reader(**arguments)
         except ConfigError as error:
             raise error.inside("split_configs", i) from None
+        except InputError as error:
+            raise ConfigError(str(error), ("dataset_identifier",)) from None
     return splits
 
 
@@ -326,8 +340,10 @@ def random_splits(
         if name not in iterators:
             raise ConfigError(f"there is no split {name!r}; {one_of(name, iterators)}", where)
         total = math.fsum(fractions.values())
-        if abs(total - 1) > 1e-6 or min(fractions.values(), default=0) < 0:
-            raise ConfigError(f"the fractions must be positive and sum to 1, not {total:g}", where)
+        if not abs(total - 1) <= 1e-6:
+            raise ConfigError(f"the fractions must sum to 1, not {total:g}", where)
+        if min(fractions.values()) < 0:
+            raise ConfigError("a fraction must not be negative", where)
         dataset = iterators[name]
         shuffle = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(dataset), generator=shuffle)

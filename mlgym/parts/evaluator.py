@@ -24,6 +24,9 @@ from mlgym.parts.table import Table
 _CHUNK = 1 << 20  # elements of predictions and targets that wait to be scored together: 4 MB of floats
 
 
+Published = dict[str, torch.Tensor]
+
+
 class Step(NamedTuple):
     """One batch of a split was evaluated."""
 
@@ -102,11 +105,6 @@ class EvalComponent:
         found.reset()
         return found
 
-    @torch.no_grad()
-    def _forward(self, batch: Batch) -> Batch:
-        batch.predictions = self._publish(self.model(batch.samples))
-        return batch
-
     def evaluate(
         self, split: str, backend: Backend, result: Evaluation, one_batch: bool
     ) -> Generator[Step, None, None]:
@@ -114,8 +112,11 @@ class EvalComponent:
         self.model.eval()
         scoring = _Scoring(self, split)
         loader = self.loaders[split]
-        for number, batch in enumerate(loader.evaluation_batches(), 1):
-            scoring.add(self._forward(backend.batch(batch)))
+        for number, read in enumerate(loader.evaluation_batches(), 1):
+            batch = backend.batch(read)
+            with torch.no_grad():
+                predictions = self._publish(self.model(batch.samples))
+            scoring.add(predictions, batch.targets)
             yield Step(split, number, loader.num_evaluation_batches)
             if one_batch:
                 break
@@ -133,24 +134,31 @@ class _Scoring:
         self._accumulators = [component.accumulator(applied.part, split) for applied in self._metrics]
         self._sums: list[torch.Tensor | float] = [0.0 for _ in self._losses]
         self._samples = 0
-        self._waiting: list[Batch] = []
+        self._waiting: list[tuple[Published, Published]] = []
         self._size = 0
 
-    def add(self, batch: Batch) -> None:
-        if self._waiting and _shapes(batch) != _shapes(self._waiting[0]):
-            self._score()
-        self._waiting.append(batch)
-        self._size += sum(t.numel() for t in (*batch.predictions.values(), *batch.targets.values()))
+    def add(self, predictions: Published, targets: Published) -> None:
+        self._waiting.append((predictions, targets))
+        for tensor in (*predictions.values(), *targets.values()):
+            self._size += tensor.numel()
         if self._size >= _CHUNK:
-            self._score()
+            self._score_waiting()
 
     @torch.no_grad()
-    def _score(self) -> None:
-        """Process, then compute losses and update metrics on everything that waits."""
+    def _score_waiting(self) -> None:
         waiting, self._waiting, self._size = self._waiting, [], 0
         if not waiting:
             return
-        batch = Batch(None, _joined([b.targets for b in waiting]), None, _joined([b.predictions for b in waiting]))
+        try:
+            predictions, targets = _joined([p for p, _ in waiting]), _joined([t for _, t in waiting])
+        except RuntimeError:  # shapes differ from batch to batch: as sequences padded to the longest do
+            for one_predictions, one_targets in waiting:
+                self._score(Batch(None, one_targets, None, one_predictions))
+        else:
+            self._score(Batch(None, targets, None, predictions))
+
+    def _score(self, batch: Batch) -> None:
+        """Process, then compute losses and update metrics."""
         for applied in self._processors:
             _at(applied, applied.part, batch.predictions)
         count = len(batch)
@@ -161,7 +169,7 @@ class _Scoring:
             _at(applied, _update, accumulator, applied.part, batch)
 
     def finish(self, result: Evaluation) -> None:
-        self._score()
+        self._score_waiting()
         for applied, total in zip(self._losses, self._sums, strict=True):
             result.losses[applied.part.tag, self.split] = float(total) / self._samples
         for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
@@ -180,13 +188,9 @@ def _at(applied: Applied, function: Callable[..., Any], *arguments: Any) -> Any:
         raise error.inside(*applied.at) from None
 
 
-def _shapes(batch: Batch) -> list[torch.Size]:
-    return [t.shape[1:] for t in (*batch.predictions.values(), *batch.targets.values())]
-
-
-def _joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _joined(parts: list[Published]) -> Published:
     if len(parts) == 1:
-        return parts[0]
+        return dict(parts[0])
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
@@ -266,6 +270,6 @@ def _splits(names: Any, splits: frozenset[str], at: ConfigPath) -> frozenset[str
     if names is None:
         return splits
     for i, name in enumerate(names if isinstance(names, list) else [names]):
-        if name not in splits:
+        if not isinstance(name, str) or name not in splits:
             raise ConfigError(f"there is no split {name!r}; {one_of(name, splits)}", (*at, "applicable_splits", i))
     return frozenset(names if isinstance(names, list) else [names])

@@ -33,6 +33,8 @@ class Loss(NamedTuple):
 def loss(table: Table, entry: Any, at: tuple[str | int, ...]) -> Loss:
     """The loss that `{key, tag, prediction_subscription_key, target_subscription_key, ...}` describes."""
     function = table.build_keyed(entry, at, _OWN)
+    if getattr(function, "reduction", "mean") != "mean":
+        raise ConfigError("the loss must be the mean over the batch: leave `reduction` out", (*at, "reduction"))
     return Loss(
         string(entry, "tag", at, entry["key"]),
         string(entry, "prediction_subscription_key", at),

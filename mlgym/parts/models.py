@@ -73,6 +73,13 @@ def publisher(module: nn.Module) -> Callable[[Any], dict[str, torch.Tensor]]:
                 f"the model returns a bare {type(output).__name__}, so it needs exactly one of "
                 f"prediction_publication_keys; there are {len(names)}",
                 ("model", "config"),
+                whole=True,
+            )
+        if not isinstance(output, torch.Tensor):
+            raise ConfigError(
+                f"the model must return a tensor or a mapping of keys to tensors, not {type(output).__name__}",
+                ("model",),
+                whole=True,
             )
         return {names[0]: output}
 

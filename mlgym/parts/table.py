@@ -27,14 +27,16 @@ class Table(Mapping[str, Callable[..., Any]]):
         self._entries[name] = builder
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
+        if not isinstance(name, str):
+            raise ConfigError(f"expected the name of a {self.kind}, got {type(name).__name__}")
         if name in self._entries:
             return self._entries[name]
-        if isinstance(name, str) and is_dotted_path(name):
+        if is_dotted_path(name):
             found: Callable[..., Any] = import_path(name)
             return found
         offered = self._offered()
         by_folded_name = {key.lower(): entry for key, entry in offered.items()}
-        if isinstance(name, str) and name.lower() in by_folded_name:
+        if name.lower() in by_folded_name:
             fallback: Callable[..., Any] = by_folded_name[name.lower()]
             return fallback
         raise ConfigError(f"unknown {self.kind} {name!r}; {one_of(name, [*self._entries, *offered])}")

@@ -29,7 +29,8 @@ ROOTS = (
 
 OPTIONAL_ROOTS = frozenset({"lr_scheduler", "early_stopping_strategy", "checkpointing_strategy"})
 
-_MAX_NODES = 5_000_000  # a few anchors that hold each other can expand to more than any memory holds
+_MAX_DEPTH = 100
+_MAX_NODES = 1_000_000  # a few anchors that hold each other can expand to more than any memory holds
 
 
 # --- YAML with positions ------------------------------------------------------------------------------------
@@ -79,7 +80,9 @@ class Document:
         self.text = text
         self._positions: dict[ConfigPath, yaml.Mark] = {}
         loader = _Loader(text)
+        self._merged: dict[int, list[tuple[Any, yaml.Node, yaml.Node]]] = {}
         try:
+            self._refuse_depth(text)
             node = loader.get_single_node()
             self.value: Any = None if node is None else self._build(loader, node, (), ())
         except yaml.MarkedYAMLError as error:
@@ -89,8 +92,6 @@ class Document:
             ) from None
         except yaml.YAMLError as error:
             raise ConfigError(f"this is not valid YAML: {error}", place=str(path)) from None
-        except RecursionError:
-            raise ConfigError("the nesting is too deep", place=str(path)) from None
         finally:
             loader.dispose()
 
@@ -100,47 +101,77 @@ class Document:
             path = path[:-1]
         return self._at(self._positions.get(path))
 
-    def _at(self, mark: yaml.Mark | None) -> str:
+    def _at(self, mark: Any) -> str:
         return f"{self.path}:{mark.line + 1}:{mark.column + 1}" if mark else str(self.path)
+
+    def _refuse_depth(self, text: str) -> None:
+        """Before composing: the composer recurses in C, and would take the process down with it."""
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    raise ConfigError(f"nested more than {_MAX_DEPTH} deep", place=self._at(event.start_mark))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
 
     def _build(self, loader: Any, node: yaml.Node, path: ConfigPath, around: tuple[int, ...]) -> Any:
         self._positions.setdefault(path, node.start_mark)
         if len(self._positions) > _MAX_NODES:
             raise ConfigError(f"the aliases expand to more than {_MAX_NODES:,} values", place=str(self.path))
         if isinstance(node, yaml.ScalarNode):
-            try:
-                return loader.construct_object(node)
-            except ValueError as error:
-                raise ConfigError(str(error), place=self._at(node.start_mark)) from None
+            return self._scalar(loader, node)
         if node.tag not in ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
             raise ConfigError(f"the tag {node.tag!r} is not plain data", place=self._at(node.start_mark))
-        if id(node) in around:
-            raise ConfigError("an anchor contains itself", place=self._at(node.start_mark))
+        self._refuse_circle(node, around)
         around = (*around, id(node))
         if isinstance(node, yaml.SequenceNode):
             return [self._build(loader, item, (*path, i), around) for i, item in enumerate(node.value)]
         assert isinstance(node, yaml.MappingNode)
-        self._refuse_doubles(loader, node)
-        loader.flatten_mapping(node)  # takes in what `<<` names; own keys come later and win
         result: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = loader.construct_object(key_node)
+        for key, key_node, value_node in self._pairs(loader, node, around):
             self._positions[(*path, key)] = key_node.start_mark
             result[key] = self._build(loader, value_node, (*path, key), around)
         return result
 
-    def _refuse_doubles(self, loader: Any, node: yaml.MappingNode) -> None:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
+    def _refuse_circle(self, node: yaml.Node, around: tuple[int, ...]) -> None:
+        if id(node) in around:
+            raise ConfigError("an anchor contains itself", place=self._at(node.start_mark))
+
+    def _scalar(self, loader: Any, node: yaml.ScalarNode) -> Any:
+        if node.tag.removeprefix("tag:yaml.org,2002:") not in ("str", "int", "float", "bool", "null"):
+            raise ConfigError(f"the tag {node.tag!r} is not plain data", place=self._at(node.start_mark))
+        try:
+            return loader.construct_object(node)
+        except (ValueError, KeyError):
+            raise ConfigError(f"{node.value!r} is not what its tag says", place=self._at(node.start_mark)) from None
+
+    def _pairs(
+        self, loader: Any, node: yaml.MappingNode, around: tuple[int, ...]
+    ) -> list[tuple[Any, yaml.Node, yaml.Node]]:
+        """Keys with their nodes, those that `<<` takes in included: own keys win, then earlier merges."""
+        if id(node) in self._merged:
+            return self._merged[id(node)]
+        own: dict[Any, tuple[Any, yaml.Node, yaml.Node]] = {}
+        merged: dict[Any, tuple[Any, yaml.Node, yaml.Node]] = {}
+        for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError("a key must be a single value", place=self._at(key_node.start_mark))
             if key_node.tag == "tag:yaml.org,2002:merge":
+                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for source in sources:
+                    if not isinstance(source, yaml.MappingNode):
+                        raise ConfigError("<< takes a mapping, or a list of them", place=self._at(key_node.start_mark))
+                    self._refuse_circle(source, around)
+                    for pair in self._pairs(loader, source, (*around, id(source))):
+                        merged.setdefault(pair[0], pair)
                 continue
-            key = loader.construct_object(key_node)
-            if key in seen and not getattr(node, "flattened", False):
+            key = self._scalar(loader, key_node)
+            if key in own:
                 raise ConfigError(f"the key {key!r} is given twice", place=self._at(key_node.start_mark))
-            seen.add(key)
-        node.flattened = True  # type: ignore[attr-defined]  # an alias brings the same node here again
+            own[key] = (key, key_node, value_node)
+        self._merged[id(node)] = list((merged | own).values())
+        return self._merged[id(node)]
 
 
 def read(path: Path) -> Document:
@@ -152,7 +183,7 @@ def read(path: Path) -> Document:
         raise InputError(f"{path}: no such file" + (f"; {near}" if near else "")) from None
     except IsADirectoryError:
         raise InputError(f"{path}: this is a directory, not a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 
@@ -231,8 +262,12 @@ def read_run_config(path: Path) -> tuple[Document, RunConfig]:
 def components(value: Any) -> dict[str, Any]:
     """The raw components of a grid search config, in the order written, by name."""
     if not isinstance(value, dict):
-        raise ConfigError("expected a mapping of component names to components")
-    return {str(name): entry for name, entry in value.items() if name not in SECTIONS}
+        got = "an empty file" if value is None else type(value).__name__
+        raise ConfigError(f"expected a mapping of component names to components, got {got}")
+    for name in value:
+        if not isinstance(name, str):
+            raise ConfigError(f"the name of a component must be a string, not {name!r}", (name,))
+    return {name: entry for name, entry in value.items() if name not in SECTIONS}
 
 
 def required(config: dict[str, Any]) -> dict[str, ComponentSpec]:
@@ -255,6 +290,8 @@ def required(config: dict[str, Any]) -> dict[str, ComponentSpec]:
         except ConfigError as error:
             raise error.inside(name) from None
         open_.append(name)
+        if len(open_) > 300:
+            raise ConfigError("more than 300 components require each other in a row", (name, "requirements"))
         seen: set[str] = set()
         for i, requirement in enumerate(spec.requirements):
             where = (name, "requirements", i)

@@ -95,7 +95,12 @@ def _values(node: dict[str, Any]) -> list[Any]:
     for key, value in arguments.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"must be finite, not {value}", (key,))
-    values = _KINDS[kind](**arguments)
+    try:
+        values = _KINDS[kind](**arguments)
+    except OverflowError:
+        raise ConfigError("the bounds are too far apart") from None
+    if kind != "absolute" and not all(math.isfinite(value) for value in values):
+        raise ConfigError("not all its values are finite numbers")
     if not values:
         raise ConfigError("the sweep has no values", ("values",) if kind == "absolute" else ())
     return values
@@ -116,6 +121,7 @@ def _alternatives(node: Any, path: ConfigPath, source: ConfigPath) -> list[Cell]
             inner = (*source, "values", i) if node["sweep"] == "absolute" else source
             for cell in _alternatives(value, path, inner):
                 cells.append(Cell(cell.config, {path: cell.config}, {path: inner, **cell.sources}))
+            _refuse_product([cells])
         return cells
     items: list[tuple[Any, Any]]
     if isinstance(node, dict):

@@ -175,7 +175,10 @@ class JobOutputEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="job_ou
 
 
 class Unknown(Struct, frozen=True, kw_only=True):
-    """An event of a type, or with a payload, that this version does not know: `data` is all of it."""
+    """An event of a type, or with a payload, that this version does not know: `data` is all of it.
+
+    None when the line is not JSON at all.
+    """
 
     seq: int
     data: Any
@@ -218,11 +221,14 @@ _known: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
 
 
 def decode(line: bytes) -> Event:
-    """The event on one line (with or without its newline). Raises `msgspec.DecodeError` if it is not JSON."""
+    """The event on one line (with or without its newline); `Unknown` without data if it is not JSON."""
     try:
         return _known.decode(line)
-    except msgspec.ValidationError:
-        data = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        try:
+            data = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return Unknown(seq=0, data=None)
         seq = data.get("seq") if isinstance(data, dict) else None
         return Unknown(seq=seq if isinstance(seq, int) else 0, data=data)
 
@@ -231,7 +237,7 @@ def decode_lines(lines: bytes) -> list[Event]:
     """The events on many lines, each ended by a newline."""
     try:
         return list(_known.decode_lines(lines))
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError):  # slower, but it says of each line what it is
         return [decode(line) for line in lines.split(b"\n")[:-1]]
 
 

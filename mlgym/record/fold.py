@@ -192,7 +192,8 @@ def fold(state: State, event: Event) -> State:
     handler = _HANDLERS.get(type(event))
     if handler is not None:
         handler(state, event)
-    state.seq = event.seq
+    if event.seq > state.seq:
+        state.seq = event.seq
     return state
 
 

@@ -7,7 +7,6 @@ Imports events, journal and hub.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from mlgym.errors import StorageError
 from mlgym.record.hub import Acknowledgement
-from mlgym.record.journal import read_blocks
+from mlgym.record.journal import is_held, read_blocks
 
 MAX_EVENTS = 500
 MAX_BYTES = 256 * 1024
@@ -46,6 +45,7 @@ class Forwarder:
         self._tails: dict[str, _Tail] = {}
         self._closing = threading.Event()
         self._warned = False
+        self._failed = False
         self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
         self._thread.start()
 
@@ -53,7 +53,8 @@ class Forwarder:
         """Deliver what there is and stop. False when something could not be delivered in `timeout` seconds."""
         self._closing.set()
         self._thread.join(timeout)
-        return not self._thread.is_alive() and not any(self._folder.glob("*.jsonl"))
+        delivered = not self._thread.is_alive() and self._folder.is_dir() and not any(self._folder.glob("*.jsonl"))
+        return delivered and not self._failed
 
     def _run(self) -> None:
         pause = self._interval
@@ -61,10 +62,12 @@ class Forwarder:
             closing = self._closing.is_set()  # read first: what was emitted before it is then seen below
             try:
                 delivered = self.deliver()
+                self._failed = False
                 pause = self._interval
-            except StorageError as error:
+            except (StorageError, OSError) as error:
                 self._warn(f"events are waiting on disk: {error}")
                 delivered = False
+                self._failed = True
                 pause = min(max(2 * pause, 0.5), 30)
             if closing and not delivered:
                 return
@@ -72,17 +75,14 @@ class Forwarder:
                 self._closing.wait(pause)
 
     def deliver(self) -> bool:
-        """Send what is new in every spool. False when there was nothing. Raises `StorageError`."""
+        """Send what is new in every spool. False when there was nothing. Raises `StorageError` or `OSError`."""
         delivered = False
-        try:
-            names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".jsonl"))
-        except FileNotFoundError:
-            return False
+        names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".jsonl"))
         for name in names:
             tail = self._tails.setdefault(name, _Tail(self._folder / name))
             if tail.broken:
                 continue
-            ended = _ended(tail.path)  # asked before reading: nothing can be written after a "yes"
+            ended = not is_held(tail.path)  # asked before reading: nothing can be written after a "yes"
             if self._deliver_block(tail):
                 delivered = True
             elif ended and not tail.broken:
@@ -136,13 +136,3 @@ def batches(lines: bytes) -> list[bytes]:
     if count:
         result.append(lines[start:])
     return result
-
-
-def _ended(spool: Path) -> bool:
-    """Whether the process that wrote a spool has closed it: its flock is free."""
-    with spool.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True

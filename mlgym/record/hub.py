@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mlgym.record.events import Event, Identity, body_of, decode_lines, seal
+from mlgym.record.events import Event, Identity, Unknown, body_of, decode, decode_lines, seal
 from mlgym.record.fold import State, fold_all
 from mlgym.record.journal import Journal, read_blocks
 
@@ -91,13 +91,24 @@ class Hub:
             lines.append(seal(b'{"seq":%d,%b' % (seq, body[1:])))
         if lines:
             data = b"".join(lines)
-            self._journal.append(data)
             events = decode_lines(data)
+            if not all(map(_readable, events)):
+                # Some line is malformed behind its source and number. Nothing is written yet: again without it.
+                good = [line for line in batch.split(b"\n") if line and _readable(decode(line))]
+                answer = self._accept(b"".join(line + b"\n" for line in good))
+                return answer._replace(rejected=batch.count(b"\n") - len(good) + answer.rejected)
+            self._journal.append(data)
+            self._last |= last
             fold_all(self.state, events)
-            for subscriber in self._subscribers:
-                subscriber(events, self.state)
-        self._last |= last
+            self._notify(events)
         return Acknowledgement(last, expected, rejected)
+
+    def _notify(self, events: list[Event]) -> None:
+        for subscriber in list(self._subscribers):
+            try:
+                subscriber(events, self.state)
+            except Exception:  # whoever only watches must not be able to stop the log
+                self._subscribers.remove(subscriber)
 
     def close(self) -> None:
         self._journal.close()
@@ -110,3 +121,7 @@ def _identity(line: bytes) -> tuple[str, int] | None:
     except msgspec.MsgspecError:
         return None
     return identity.source, identity.n
+
+
+def _readable(event: Event) -> bool:
+    return not (isinstance(event, Unknown) and event.data is None)

@@ -7,7 +7,6 @@ one after it is damage: the file is then read around it, and never written again
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -83,6 +82,8 @@ class Journal:
         self.path = path
         self._fsync = fsync == "batch"
         self.damaged = 0
+        self._failed = False
+        created = not path.exists()
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -90,6 +91,8 @@ class Journal:
         try:
             flock(self._fd, path)
             self.end = self._verify()
+            if created and self._fsync:
+                sync_directory(path.parent)
         except BaseException:
             os.close(self._fd)
             raise
@@ -116,37 +119,38 @@ class Journal:
         """Write whole lines and return the offset after them.
 
         Raises `StorageError` when they could not be written (the disk is full, say): then none of them is
-        there, and the same append may be tried again.
+        there, and the same append may be tried again (unless the disk failed to say what it holds).
         """
         if self.damaged:
             raise DamagedError(
                 f"{self.path}: {self.damaged} bytes in its middle are damaged; it can be read, but is not "
                 "written any more"
             )
+        if self._failed:
+            raise StorageError(f"{self.path}: an earlier write failed, and nobody can say what is on the disk")
         try:
             written = os.write(self._fd, lines)
             while written < len(lines):  # a signal or a full disk: the next write says which
                 written += os.write(self._fd, lines[written:])
-            if self._fsync:
-                os.fdatasync(self._fd)
         except OSError as error:
-            self._take_back(error)
+            try:
+                os.ftruncate(self._fd, self.end)
+            except OSError:
+                self._failed = True
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
+        if self._fsync:
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:  # it may have dropped pages that it will never report again
+                self._failed = True
+                raise StorageError(f"{self.path}: cannot be made durable: {error.strerror}") from error
         self.end += len(lines)
         return self.end
 
-    def _take_back(self, error: OSError) -> None:
-        try:
-            os.ftruncate(self._fd, self.end)
-        except OSError:
-            self.damaged = 1  # nobody can say what is on the disk now
-        if error.errno == errno.EIO:
-            # A failed fsync may have dropped pages that it will never report again.
-            self.damaged = self.damaged or 1
-        raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
-
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)  # gives the flock back
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # a forked child may still hold a copy of the descriptor
+            os.close(self._fd)
             self._fd = -1
 
     def __enter__(self) -> Journal:
@@ -154,6 +158,27 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the flock of a file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def flock(fd: int, path: Path) -> None:

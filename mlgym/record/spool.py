@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlgym.errors import StorageError
 from mlgym.record.events import EVENT_TYPES, Payload, seal
 from mlgym.record.journal import Journal
 
@@ -29,12 +30,15 @@ class Spool:
     """An open spool. `source` and the running number `n` identify each event for good."""
 
     def __init__(self, path: Path, source: str, attempt: int = 1) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.source = source
         # It gets its name once its flock is held: whoever sees a spool without one knows its writer is gone.
         unnamed = path.with_suffix(".new")
-        self._journal = Journal(unnamed)
-        unnamed.rename(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._journal = Journal(unnamed)
+            unnamed.rename(path)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
         self._journal.path = path
         self._n = 0
         self._head = {

@@ -67,14 +67,8 @@ def spec(seed: int = 0, epochs: int = 2, batches: int | None = None, **changes: 
 def run(found: ExperimentSpec, stop_after: int = 10**9) -> tuple[experiment.Outcome, list[Payload], experiment.Parts]:
     parts = experiment.build(found, registry(), CPU)
     events: list[Payload] = []
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked >= stop_after
-
-    return experiment.run(found, parts, events.append, stop), events, parts
+    outcome = experiment.run(found, parts, events.append, lambda: parts.trainer.batches >= stop_after)
+    return outcome, events, parts
 
 
 def results(events: list[Payload]) -> list[EvaluationResult]:
@@ -138,6 +132,13 @@ def test_a_stop_is_obeyed_after_the_batch() -> None:
     assert outcome == experiment.Outcome("STOPPED", "interrupted")
     assert parts.trainer.batches == 5
     assert [result.epoch for result in results(events)] == [0]
+
+
+def test_a_stop_is_obeyed_during_an_evaluation() -> None:
+    outcome, events, parts = run(spec(), stop_after=0)
+    assert outcome == experiment.INTERRUPTED
+    assert parts.trainer.batches == 0
+    assert results(events) == []
 
 
 def test_monitoring_what_is_not_evaluated() -> None:

@@ -219,7 +219,7 @@ def test_laws_of_splitting(classes: list[int], cuts: list[int], seed: int, strat
     ("splits", "words"),
     [
         ({"all": {"a": 0.5, "b": 0.4}}, "sum to 1, not 0.9"),
-        ({"all": {"a": 1.5, "b": -0.5}}, "must be positive"),
+        ({"all": {"a": 1.5, "b": -0.5}}, "must not be negative"),
         ({"al": {"a": 1.0}}, "there is no split 'al'; did you mean 'all'"),
         ({"all": {"a": 0.99, "b": 0.01}}, "the split 'b' would be empty"),
         ({"all": {"t": 1.0}}, "there are two splits named 't'"),

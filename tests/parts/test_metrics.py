@@ -71,6 +71,6 @@ def test_what_cannot_be_scored() -> None:
         accumulator("ACCURACY").update(torch.zeros(4, 10), torch.zeros(4))
     with pytest.raises(ConfigError, match="average 'binary' needs the labels 0 and 1, but there is 2"):
         accumulator("F1_SCORE").update(torch.tensor([2]), torch.tensor([0]))
-    with pytest.raises(ConfigError, match="invalid enum value 'makro'"):
+    with pytest.raises(ConfigError, match="unknown value 'makro'; did you mean 'macro'"):
         accumulator("F1_SCORE", average="makro")
     assert np.isnan(accumulator("ACCURACY").compute())

@@ -52,7 +52,7 @@ def test_scalars_of_yaml_1_2(text: str, value: object) -> None:
 
 _text = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), max_size=8)
 _data = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _text,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
     max_leaves=10,
 )
@@ -87,6 +87,12 @@ def test_anchors_and_merge_keys() -> None:
         ("? [1]\n: 2", "a key must be a single value"),
         ("a: " + "[" * 5000, "f.yml"),
         ("a: \x01", "not valid YAML"),
+        ("{a: " * 200_000, "nested more than 100 deep"),
+        ("a: !!set {x}", "tag .*set"),
+        ("a: !!bool maybe", "f\\.yml:1:4: 'maybe' is not what its tag says"),
+        ("!!int foo: 1", "'foo' is not what its tag says"),
+        ("a: !!binary aGk=", "tag .*binary"),
+        ("a: {<<: 3}", "<< takes a mapping"),
     ],
 )
 def test_bad_yaml(text: str, words: str) -> None:
@@ -99,6 +105,21 @@ def test_aliases_that_explode(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     with pytest.raises(ConfigError, match="the aliases expand to more than"):
         document(text)
+
+
+def test_merge_keys() -> None:
+    text = "z: &z {a: 2, b: 2}\ny: &y {own: &o {a: 1, <<: *z}, <<: *z}\nx: {<<: [*y, *z], c: 3}\n"
+    found = document(text).value
+    assert found["y"] == {"own": {"a": 1, "b": 2}, "a": 2, "b": 2}
+    assert found["x"] == {"own": {"a": 1, "b": 2}, "a": 2, "b": 2, "c": 3}
+    with pytest.raises(ConfigError, match="contains itself"):
+        document("a: &a {<<: *a}")
+
+
+def test_merge_keys_do_not_explode() -> None:
+    text = "a0: &a0 {k: 1}\n"
+    text += "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 12))
+    assert document(text).value["a11"] == {"k": 1}
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def test_a_range_of_integers_stays_integer() -> None:
         ({"sweep": "range", "stop": 1e9}, "at most 100,000", ("step",)),
         ({"sweep": "linspace", "start": 0, "stop": float("inf"), "num": 2}, "must be finite", ("stop",)),
         ({"sweep": "logspace", "start": 0, "stop": 999, "num": 2}, "not all numbers", ()),
+        ({"sweep": "range", "start": -1.7e308, "stop": 1.7e308}, "too far apart|not all", ()),
+        ({"sweep": "linspace", "start": -1.7e308, "stop": 1.7e308, "num": 3}, "not all its values are finite", ()),
         ({"sweep": ["absolute"], "values": [1]}, "unknown sweep", ("sweep",)),
     ],
 )

@@ -167,6 +167,28 @@ def test_subscribers_see_each_event_once(tmp_path: Path) -> None:
     assert seen == [1, 2, 3, 4, 5]
 
 
+def test_a_subscriber_that_fails_cannot_stop_the_log(tmp_path: Path) -> None:
+    def fail(events: object, state: object) -> None:
+        raise BrokenPipeError
+
+    hub = Hub(tmp_path / "log")
+    hub.subscribe(fail)
+    assert hub.accept(spooled(tmp_path, "s", 2)).durable == {"s": 2}
+    assert hub.accept(spooled(tmp_path, "t", 2)).durable == {"t": 2}
+    hub.close()
+    assert len(log_events(tmp_path / "log")) == 4
+
+
+def test_what_is_no_json_does_not_get_into_the_log(tmp_path: Path) -> None:
+    """A line can have a fitting crc, a source and a number, and still be malformed behind them."""
+    bad = seal(b'{"source":"s","n":1,"event_type":"x","payload":"\xff"')
+    hub = Hub(tmp_path / "log")
+    good = spooled(tmp_path, "t", 2)
+    assert hub.accept(bad + good) == Acknowledgement({"t": 2}, {}, 1)
+    hub.close()
+    assert [event["source"] for event in log_events(tmp_path / "log")] == ["t", "t"]
+
+
 # --- forwarder ----------------------------------------------------------------------------------------------
 
 
@@ -224,6 +246,17 @@ def test_forwarder_rewinds_to_what_the_hub_lacks(tmp_path: Path) -> None:
     assert [event["n"] for event in log_events(tmp_path / "second")] == [1, 2]
     for hub in hubs:
         hub.close()
+
+
+def test_a_folder_that_vanishes_is_not_called_delivered(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    spools = tmp_path / "spool"
+    spools.mkdir()
+    hub = Hub(tmp_path / "log")
+    forwarder = Forwarder(spools, hub.accept, interval=0.01)
+    spools.rmdir()
+    assert not forwarder.close()
+    assert "events are waiting on disk" in capfd.readouterr().err
+    hub.close()
 
 
 def test_one_broken_spool_does_not_hold_up_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
