@@ -112,12 +112,13 @@ class EvalComponent:
         self.model.eval()
         scoring = _Scoring(self, split)
         loader = self.loaders[split]
+        num_batches = loader.num_evaluation_batches
         for number, read in enumerate(loader.evaluation_batches(), 1):
             batch = backend.batch(read)
             with torch.no_grad():
                 predictions = self._publish(self.model(batch.samples))
             scoring.add(predictions, batch.targets)
-            yield Step(split, number, loader.num_evaluation_batches)
+            yield Step(split, number, num_batches)
             if one_batch:
                 break
         scoring.finish(result)
