@@ -1,0 +1,66 @@
+"""Everything that is built in, a line each."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TypeVar
+
+from torch import nn
+
+from mlgym.build.registry import Registry
+from mlgym.parts import data, datasets, evaluator, metrics, models, optimizers, policies, postprocessing, trainer
+
+
+T = TypeVar("T")
+
+
+def _the(table: T) -> T:
+    return table
+
+
+def built_in() -> Registry:
+    """A new registry with the built-in components."""
+    r = Registry()
+
+    r.component("DATASET_REPOSITORY", "DEFAULT", datasets.repository)
+    r.component("DATASET_ITERATORS", "DEFAULT", datasets.iterators)
+    r.component("SPLITTED_DATASET_ITERATORS", "RANDOM", datasets.random_splits)
+    r.component("DATA_COLLATOR", "DEFAULT", data.collator)
+    r.component("DATA_LOADER", "DEFAULT", data.loaders)
+    r.component("MODEL", "DEFAULT", models.model)
+    r.component("OPTIMIZER", "DEFAULT", optimizers.optimizer)
+    r.component("LR_SCHEDULER", "DEFAULT", optimizers.lr_scheduler)
+    r.component("TRAIN_COMPONENT", "DEFAULT", trainer.train_component)
+    r.component("TRAINER", "DEFAULT", trainer.Trainer)
+    r.component("EVAL_COMPONENT", "DEFAULT", evaluator.eval_component)
+    r.component("EVALUATOR", "DEFAULT", evaluator.Evaluator)
+    r.component("EARLY_STOPPING_STRATEGY", "DEFAULT", policies.early_stopping)
+    r.component("CHECKPOINTING_STRATEGY", "DEFAULT", policies.checkpointing)
+    for name, table in r.tables.items():
+        r.component(name.upper(), "DEFAULT", partial(_the, table))
+
+    r.dataset("digits", datasets.digits)
+    r.dataset("mnist", datasets.mnist)
+    r.dataset("fashion_mnist", datasets.fashion_mnist)
+    r.dataset("cifar10", datasets.cifar10)
+    r.dataset("npz", datasets.npz)
+    r.dataset("csv", datasets.csv)
+    r.dataset("image_folder", datasets.image_folder)
+
+    r.loss("CrossEntropyLoss", nn.CrossEntropyLoss)
+
+    r.metric("ACCURACY", metrics.accuracy)
+    r.metric("F1_SCORE", metrics.f1_score)
+    r.metric("PRECISION", metrics.precision)
+    r.metric("RECALL", metrics.recall)
+
+    r.postprocessor("ARG_MAX", postprocessing.arg_max)
+
+    r.early_stopping("LAST_K_EPOCHS_IMPROVEMENT_STRATEGY", policies.LastEpochsImprovement)
+    r.early_stopping("PATIENCE", policies.Patience)
+    r.early_stopping("NONE", policies.NeverStop)
+
+    r.checkpointing("SAVE_LAST_EPOCH_ONLY_CHECKPOINTING_STRATEGY", policies.SaveLastEpochOnly)
+    r.checkpointing("SAVE_ALL_CHECKPOINTING_STRATEGY", policies.SaveAll)
+    r.checkpointing("NONE", policies.SaveNone)
+    return r

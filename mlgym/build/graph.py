@@ -1,0 +1,162 @@
+"""Components and what they require, as a dependency-injector container of singletons.
+
+Each component is built once, under generators seeded from the run's seed and its name: neither the order of
+building nor which others are built changes what it draws.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from dependency_injector import containers, providers
+
+from mlgym.build.registry import Registry
+from mlgym.errors import ConfigError, ConfigPath, one_of
+from mlgym.parts.seeds import derive, seed_everything
+from mlgym.schema import bind, parameters
+from mlgym.specs import ComponentSpec, Requirement
+
+
+class Graph:
+    """The components of one experiment: `graph["model"]` builds it with all that it requires, once.
+
+    `specs` holds each component after those that it requires.
+    """
+
+    def __init__(self, specs: Mapping[str, ComponentSpec], registry: Registry, seed: int) -> None:
+        self._specs = specs
+        self._registry = registry
+        self._seed = seed
+        self._names: dict[int, str] = {}
+        # A container has names of its own ("override", "wire"), so each component's is prefixed.
+        self._container: Any = containers.DynamicContainer()
+        for name, spec in specs.items():
+            requirements = {
+                requirement.name: providers.Callable(
+                    _subscribe,
+                    getattr(self._container, f"component_{requirement.component_name}"),
+                    requirement,
+                    (name, "requirements", i, "subscription"),
+                )
+                for i, requirement in enumerate(spec.requirements)
+            }
+            self._container.set_provider(f"component_{name}", providers.Singleton(self._build, name, **requirements))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._specs
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self._container, f"component_{name}")()
+
+    def name_of(self, component: object) -> str:
+        """The name of a component that this graph has built."""
+        return self._names.get(id(component), "")
+
+    def _build(self, name: str, /, **requirements: Any) -> Any:
+        spec = self._specs[name]
+        try:
+            builder = self._registry.builder(spec.component_type_key, spec.variant_key)
+            self._check_requirements(spec, builder)
+            config = self._injected(spec.config, ("config",))
+        except ConfigError as error:
+            raise error.inside(name) from None
+        known = parameters(builder)
+        for i, requirement in enumerate(spec.requirements):
+            if requirement.name in known:
+                _check_kind(
+                    requirements[requirement.name], known[requirement.name].annotation, (name, "requirements", i)
+                )
+        for table_name, table in self._registry.tables.items():
+            if table_name in known:
+                requirements.setdefault(table_name, table)
+        seed = derive(self._seed, name)
+        if "seed" in known and config.get("seed") is None and "seed" not in requirements:
+            config = {**config, "seed": seed}
+        seed_everything(seed)
+        try:
+            component = builder(**bind(builder, config, requirements))
+        except ConfigError as error:
+            raise error.inside(name, "config") from None
+        self._names[id(component)] = name
+        return component
+
+    def _check_requirements(self, spec: ComponentSpec, builder: Any) -> None:
+        known = parameters(builder)
+        named = [n for n, p in known.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        given = {requirement.name for requirement in spec.requirements}
+        if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            for i, requirement in enumerate(spec.requirements):
+                if requirement.name not in named:
+                    raise ConfigError(
+                        f"{spec.component_type_key} takes no requirement {requirement.name!r}; "
+                        + one_of(requirement.name, [n for n in named if known[n].kind is not known[n].KEYWORD_ONLY]),
+                        ("requirements", i, "name"),
+                    )
+        for name in named:
+            parameter = known[name]
+            if (
+                parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+                and parameter.default is parameter.empty
+                and name not in given
+                and name not in spec.config
+                and name not in self._registry.tables
+            ):
+                raise ConfigError(f"the requirement {name!r} is missing", ("requirements",))
+
+    def _injected(self, value: Any, path: ConfigPath) -> Any:
+        """`value` with every `{injectable: {id: X}}` replaced by what is registered as X."""
+        if isinstance(value, list):
+            return [self._injected(entry, (*path, i)) for i, entry in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        if set(value) == {"injectable"}:
+            inner = value["injectable"]
+            if not isinstance(inner, dict) or set(inner) != {"id"}:
+                raise ConfigError("expected `injectable: {id: NAME}`", (*path, "injectable"))
+            if not isinstance(inner["id"], str) or inner["id"] not in self._registry.injectables:
+                raise ConfigError(
+                    f"nothing is registered as {inner['id']!r}; {one_of(inner['id'], self._registry.injectables)}",
+                    (*path, "injectable", "id"),
+                )
+            return self._registry.injectables[inner["id"]]
+        return {key: self._injected(entry, (*path, key)) for key, entry in value.items()}
+
+
+def _check_kind(component: Any, expected: Any, where: ConfigPath) -> None:
+    """Refuse a component that is not what the builder's annotation says; protocols are not checked."""
+    kind = typing.get_origin(expected) or expected
+    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False) or isinstance(component, kind):
+        return
+    hint = ""
+    if isinstance(component, Mapping):
+        hint = f"; subscribe to one of its items: {', '.join(map(str, component))}"
+    raise ConfigError(f"expected {kind.__name__}, got {type(component).__name__}{hint}", where)
+
+
+def _subscribe(component: Any, requirement: Requirement, where: ConfigPath) -> Any:
+    """What a requirement's subscription takes from the component: all of it, an item, or several."""
+    wanted = requirement.subscription
+    if wanted is None:
+        return component
+    if isinstance(wanted, list):
+        items = [_item(component, key, requirement, (*where, i)) for i, key in enumerate(wanted)]
+        return dict(zip(wanted, items, strict=True)) if wanted and isinstance(wanted[0], str) else items
+    return _item(component, wanted, requirement, where)
+
+
+def _item(component: Any, key: Any, requirement: Requirement, where: ConfigPath) -> Any:
+    try:
+        return component[key]
+    except ConfigError as error:
+        raise error.inside(*where) from None
+    except (KeyError, IndexError):
+        known = component if isinstance(component, Mapping) else range(len(component))
+        raise ConfigError(
+            f"component {requirement.component_name!r} has no {key!r}; {one_of(key, known)}", where
+        ) from None
+    except TypeError:
+        raise ConfigError(
+            f"component {requirement.component_name!r} is one thing, there is nothing in it to subscribe to", where
+        ) from None
