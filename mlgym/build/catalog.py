@@ -10,7 +10,6 @@ from torch import nn
 from mlgym.build.registry import Registry
 from mlgym.parts import data, datasets, evaluator, metrics, models, optimizers, policies, postprocessing, trainer
 
-
 T = TypeVar("T")
 
 

@@ -43,7 +43,9 @@ def registry() -> Registry:
     return found
 
 
-def spec(type_key: str, config: dict[str, Any] | None = None, *requirements: dict[str, Any], variant: str = "DEFAULT") -> ComponentSpec:
+def spec(
+    type_key: str, config: dict[str, Any] | None = None, *requirements: dict[str, Any], variant: str = "DEFAULT"
+) -> ComponentSpec:
     built: ComponentSpec = convert(
         {
             "component_type_key": type_key,
@@ -73,9 +75,7 @@ def test_one_instance_of_each() -> None:
     assert "x" not in graph
 
 
-@pytest.mark.parametrize(
-    ("subscription", "expected"), [("a", 1), (["b", "a"], {"b": 2, "a": 1}), ([], [])]
-)
+@pytest.mark.parametrize(("subscription", "expected"), [("a", 1), (["b", "a"], {"b": 2, "a": 1}), ([], [])])
 def test_subscriptions(subscription: Any, expected: Any) -> None:
     graph = Graph({"s": SOURCE, "u": spec("USER", {}, needs("s", subscription))}, registry(), 0)
     assert graph["u"].source == expected
@@ -83,7 +83,7 @@ def test_subscriptions(subscription: Any, expected: Any) -> None:
 
 def test_names_of_the_container_are_free_for_components() -> None:
     names = ["providers", "override", "wire", "parent", "__self__"]
-    graph = Graph({name: SOURCE for name in names}, registry(), 0)
+    graph = Graph(dict.fromkeys(names, SOURCE), registry(), 0)
     assert all(isinstance(graph[name], Source) for name in names)
 
 
