@@ -76,7 +76,7 @@ def _plain() -> Callable[[], None]:
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
     parts = _parts(_spec(), None)
-    model, optimizer, scheduler = parts.model, parts.optimizer, parts.lr_scheduler
+    model, optimizer, scheduler = parts.model, parts.optimizer, parts.schedule
     loaders = parts.graph["data_loaders"]
     loss_function = nn.CrossEntropyLoss()
 
@@ -114,9 +114,9 @@ def _plain() -> Callable[[], None]:
                 optimizer.zero_grad()
                 loss_function(model(x), y).backward()
                 optimizer.step()
-            assert scheduler
-            scheduler.step()
             evaluate()
+            assert scheduler
+            scheduler.scheduler.step()
 
     return run
 

@@ -26,13 +26,16 @@ def built_in() -> Registry:
     r.component("SPLITTED_DATASET_ITERATORS", "RANDOM", datasets.random_splits)
     r.component("DATA_COLLATOR", "DEFAULT", data.collator)
     r.component("DATA_LOADER", "DEFAULT", data.loaders)
+    r.component("DATA_LOADER", "FUTURE", data.strategy_loaders)
     r.component("MODEL", "DEFAULT", models.model)
     r.component("OPTIMIZER", "DEFAULT", optimizers.optimizer)
+    r.component("OPTIMIZER", "BUNDLE", optimizers.bundle)
     r.component("LR_SCHEDULER", "DEFAULT", optimizers.lr_scheduler)
-    r.component("TRAIN_COMPONENT", "DEFAULT", trainer.train_component)
-    r.component("TRAINER", "DEFAULT", trainer.Trainer)
-    r.component("EVAL_COMPONENT", "DEFAULT", evaluator.eval_component)
-    r.component("EVALUATOR", "DEFAULT", evaluator.Evaluator)
+    for variant in ("DEFAULT", "ACCELERATE"):  # one implementation behind both names
+        r.component("TRAIN_COMPONENT", variant, trainer.train_component)
+        r.component("TRAINER", variant, trainer.Trainer)
+        r.component("EVAL_COMPONENT", variant, evaluator.eval_component)
+        r.component("EVALUATOR", variant, evaluator.Evaluator)
     r.component("EARLY_STOPPING_STRATEGY", "DEFAULT", policies.early_stopping)
     r.component("CHECKPOINTING_STRATEGY", "DEFAULT", policies.checkpointing)
     for name, table in r.tables.items():
@@ -55,11 +58,19 @@ def built_in() -> Registry:
 
     r.postprocessor("ARG_MAX", postprocessing.arg_max)
 
+    r.lr_scheduler("hugging_face_scheduler", optimizers.hugging_face_scheduler)
+
     r.early_stopping("LAST_K_EPOCHS_IMPROVEMENT_STRATEGY", policies.LastEpochsImprovement)
+    r.lr_scheduler("hugging_face_scheduler", optimizers.hugging_face_scheduler)
+
     r.early_stopping("PATIENCE", policies.Patience)
+    r.lr_scheduler("hugging_face_scheduler", optimizers.hugging_face_scheduler)
+
     r.early_stopping("NONE", policies.NeverStop)
 
     r.checkpointing("SAVE_LAST_EPOCH_ONLY_CHECKPOINTING_STRATEGY", policies.SaveLastEpochOnly)
     r.checkpointing("SAVE_ALL_CHECKPOINTING_STRATEGY", policies.SaveAll)
+    r.checkpointing("SAVE_EVERY_N_EPOCHS_CHECKPOINTING_STRATEGY", policies.SaveEveryNEpochs)
+    r.checkpointing("SAVE_BEST_K_CHECKPOINTING_STRATEGY", policies.SaveBestK)
     r.checkpointing("NONE", policies.SaveNone)
     return r

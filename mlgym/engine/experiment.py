@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import Optimizer
 
 from mlgym.build.graph import Graph
@@ -17,6 +16,7 @@ from mlgym.build.registry import Registry
 from mlgym.errors import ConfigError, one_of
 from mlgym.parts.backend import Backend
 from mlgym.parts.evaluator import Evaluation, Evaluator, Step
+from mlgym.parts.optimizers import Schedule
 from mlgym.parts.policies import EarlyStopping, NeverStop
 from mlgym.parts.seeds import derive, seed_everything
 from mlgym.parts.trainer import Trainer
@@ -48,15 +48,17 @@ def run(spec: ExperimentSpec, parts: Parts, emit: Emit, stop_requested: Callable
 
     for epoch in range(1, spec.num_epochs + 1):
         for batch in parts.trainer.epoch(parts.backend, parts.optimizer, spec.num_batches_per_epoch):
+            if parts.schedule and parts.trainer.stepped:
+                parts.schedule.after_optimizer_step()
             report.trained(epoch, batch)
             if stop_requested():
                 return INTERRUPTED
-        if parts.lr_scheduler:
-            parts.lr_scheduler.step()
         evaluation = report.evaluation(epoch, parts.evaluator.evaluate(parts.backend), stop_requested)
         if evaluation is None:
             return INTERRUPTED
         report.scores(epoch, evaluation)
+        if parts.schedule:
+            parts.schedule.after_epoch(evaluation.scores())
         if parts.early_stopping.should_stop(epoch, evaluation.scores()):
             return Outcome("DONE", "early stopping")
     return Outcome("DONE")
@@ -73,7 +75,7 @@ class Parts:
     backend: Backend
     model: nn.Module
     optimizer: Optimizer
-    lr_scheduler: LRScheduler | None
+    schedule: Schedule | None
     trainer: Trainer
     evaluator: Evaluator
     early_stopping: EarlyStopping
@@ -87,7 +89,7 @@ def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Par
     evaluator: Evaluator = graph["evaluator"]
     make_optimizer = graph["optimizer"]
     try:
-        optimizer: Optimizer = make_optimizer(model.parameters())
+        optimizer: Optimizer = make_optimizer(model)
     except ConfigError as error:
         raise error.inside("optimizer", "config") from None
     parts = Parts(
@@ -95,40 +97,41 @@ def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Par
         backend=backend,
         model=model,
         optimizer=optimizer,
-        lr_scheduler=_lr_scheduler(graph, optimizer),
+        schedule=_schedule(graph, optimizer, evaluator),
         trainer=graph["trainer"],
         evaluator=evaluator,
         early_stopping=_early_stopping(graph, evaluator),
     )
     if "checkpointing_strategy" in graph:
-        graph["checkpointing_strategy"]
+        _refuse_unknown_score(graph["checkpointing_strategy"].monitored, evaluator, "checkpointing_strategy", "config")
     return parts
 
 
-def _lr_scheduler(graph: Graph, optimizer: Optimizer) -> LRScheduler | None:
+def _schedule(graph: Graph, optimizer: Optimizer, evaluator: Evaluator) -> Schedule | None:
     if "lr_scheduler" not in graph:
         return None
-    make_scheduler = graph["lr_scheduler"]
+    make_schedule = graph["lr_scheduler"]
     try:
-        scheduler: LRScheduler | None = make_scheduler(optimizer)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            raise ConfigError("it needs a score after each epoch, which is not supported yet", ("lr_scheduler_key",))
+        schedule: Schedule | None = make_schedule(optimizer)
     except ConfigError as error:
         raise error.inside("lr_scheduler", "config") from None
-    return scheduler
+    if schedule:
+        _refuse_unknown_score(schedule.monitored, evaluator, "lr_scheduler", "config", "monitoring_key")
+    return schedule
 
 
 def _early_stopping(graph: Graph, evaluator: Evaluator) -> EarlyStopping:
     if "early_stopping_strategy" not in graph:
         return NeverStop()
     strategy: EarlyStopping = graph["early_stopping_strategy"]
-    known = evaluator.component.score_keys
-    if strategy.monitored is not None and strategy.monitored not in known:
-        raise ConfigError(
-            f"it monitors {strategy.monitored!r}, which is not evaluated; {one_of(strategy.monitored, known)}",
-            ("early_stopping_strategy", "config", "early_stopping_config"),
-        )
+    _refuse_unknown_score(strategy.monitored, evaluator, "early_stopping_strategy", "config", "early_stopping_config")
     return strategy
+
+
+def _refuse_unknown_score(monitored: str | None, evaluator: Evaluator, *where: str) -> None:
+    known = evaluator.component.score_keys
+    if monitored is not None and monitored not in known:
+        raise ConfigError(f"it monitors {monitored!r}, which is not evaluated; {one_of(monitored, known)}", where)
 
 
 def try_once(parts: Parts) -> None:
@@ -145,8 +148,9 @@ def try_once(parts: Parts) -> None:
     except ConfigError as error:
         where = (parts.graph.name_of(parts.trainer.component), "config", "loss_fun_config")
         raise error.inside(*where) from None
-    if parts.lr_scheduler:
-        parts.lr_scheduler.step()
+    if parts.schedule:
+        parts.schedule.after_optimizer_step()
+        parts.schedule.after_epoch(dict.fromkeys(parts.evaluator.component.score_keys, 0.0))
 
 
 # --- events -------------------------------------------------------------------------------------------------

@@ -6,17 +6,38 @@ The order of a pass is a function of (seed, pass), so that a position in the dat
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Protocol
 
+import msgspec
 import torch
 from torch.utils.data import DataLoader
 
-from mlgym.errors import ConfigError, one_of
+from mlgym.errors import ConfigError, ConfigPath, one_of
 from mlgym.parts.batch import Batch
-from mlgym.parts.datasets import Columns, Item, Splits
+from mlgym.parts.datasets import Columns, Item, Splits, labels
 from mlgym.parts.seeds import derive, generator
 from mlgym.schema import bind
+
+Strategy = Literal["random", "weighted_random", "in_order"]
+
+
+def balanced_weights(dataset: Any, label_pos: int | None = None) -> torch.Tensor:
+    """A weight for each item, [n], under which every class is drawn equally often.
+
+    The label is the item's target (also at position 2, where items hold it again), or stands at `label_pos`.
+    """
+    if label_pos in (None, 1, 2):
+        classes = labels(dataset)
+    else:
+        classes = torch.as_tensor([int(dataset[i][label_pos]) for i in range(len(dataset))])
+    if classes.ndim != 1:
+        raise ConfigError(
+            f"weighted sampling needs one label for each item, but targets have {classes.ndim - 1} more axes"
+        )
+    _, inverse, counts = classes.unique(return_inverse=True, return_counts=True)
+    weights: torch.Tensor = (1 / counts.double())[inverse]
+    return weights
 
 
 class Collate(Protocol):
@@ -68,15 +89,18 @@ class Loader:
         collate: Collate,
         batch_size: int,
         seed: int,
-        shuffle: bool = True,
+        strategy: Strategy = "random",
         drop_last: bool = False,
+        label_pos: int | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
         self._collate = collate
-        self._shuffle = shuffle
+        self._strategy = strategy
+        self._label_pos = label_pos
+        self._cumulated: torch.Tensor | None = None
         self._drop_last = drop_last
         self._options = options or {}
         self._columns: Callable[..., Batch] | None = (
@@ -94,9 +118,20 @@ class Loader:
 
     def training_batches(self, pass_: int, start: int = 0) -> Iterator[Batch]:
         """The batches of pass `pass_` (counted from 0), from number `start` on."""
+        batches = list(self._order(pass_).split(self.batch_size))[start : len(self)]
+        return self._batches(batches, derive(self.seed, "workers", pass_))
+
+    def _order(self, pass_: int) -> torch.Tensor:
         size = len(self.dataset)
-        order = torch.randperm(size, generator=generator(self.seed, pass_)) if self._shuffle else torch.arange(size)
-        return self._batches(list(order.split(self.batch_size))[start : len(self)], derive(self.seed, "workers", pass_))
+        if self._strategy == "in_order":
+            return torch.arange(size)
+        if self._strategy == "random":
+            return torch.randperm(size, generator=generator(self.seed, pass_))
+        if self._cumulated is None:
+            self._cumulated = balanced_weights(self.dataset, self._label_pos).cumsum(0)
+        # As torch.multinomial with replacement, which refuses more than 2^24 items.
+        drawn = torch.rand(size, generator=generator(self.seed, pass_), dtype=torch.float64) * self._cumulated[-1]
+        return torch.searchsorted(self._cumulated, drawn, right=True).clamp_(max=size - 1)
 
     def evaluation_batches(self) -> Iterator[Batch]:
         """Every sample once, in the order of the split."""
@@ -126,6 +161,14 @@ def _ignore_interrupts(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+class SamplingStrategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the training batches of one split are drawn."""
+
+    strategy: Strategy = "random"
+    seed: int | None = None
+    label_pos: int | None = None
+
+
 def loaders(
     iterators: Splits,
     data_collator: Collate,
@@ -133,38 +176,99 @@ def loaders(
     batch_size: int,
     seed: int,
     seeds: dict[str, int] | list[int] | None = None,
+    weighted_sampling_split_name: str | None = None,
+    weigthed_sampling_split_name: str | None = None,
+    label_pos: int | None = None,
     drop_last: bool = False,
     num_workers: int = 0,
     pin_memory: bool = False,
+    persistent_workers: bool = False,
+    prefetch_factor: int | None = None,
 ) -> dict[str, Loader]:
     """A loader for each split. Training shuffles anew in every pass, evaluation reads in order and drops nothing.
 
-    `seeds` gives the shuffling seed of each split: by name, or as a list in the order of the splits.
+    `seeds` gives the shuffling seed of each split: by name, or as a list in the order of the splits. The split
+    `weighted_sampling_split_name` is drawn with replacement, every class equally often. `persistent_workers` is
+    accepted and has no effect: a pass starts its workers anew.
     """
-    if batch_size < 1:
-        raise ConfigError(f"must be at least 1, not {batch_size}", ("batch_size",))
-    if num_workers < 0:
-        raise ConfigError(f"must not be negative, not {num_workers}", ("num_workers",))
     if isinstance(seeds, list):
         if len(seeds) < len(iterators):
             raise ConfigError(f"{len(seeds)} seeds for {len(iterators)} splits: {', '.join(iterators)}", ("seeds",))
         seeds = dict(zip(iterators, seeds, strict=False))
     for split in seeds or {}:
-        if split not in iterators:
-            raise ConfigError(f"there is no split {split!r}; {one_of(split, iterators)}", ("seeds", split))
+        _known(split, iterators, ("seeds", split))
+    weighted = weighted_sampling_split_name or weigthed_sampling_split_name
+    if weighted is not None:
+        key = "weighted_sampling_split_name" if weighted_sampling_split_name else "weigthed_sampling_split_name"
+        _known(weighted, iterators, (key,))
+    strategies = {
+        split: SamplingStrategy(
+            "weighted_random" if split == weighted else "random", (seeds or {}).get(split), label_pos
+        )
+        for split in iterators
+    }
+    options = _options(num_workers, pin_memory, prefetch_factor)
+    return _loaders(iterators, data_collator, batch_size, seed, strategies, drop_last, options)
+
+
+def strategy_loaders(
+    iterators: Splits,
+    data_collator: Collate,
+    *,
+    batch_size: int,
+    seed: int,
+    sampling_strategies: dict[str, SamplingStrategy] | None = None,
+    drop_last: bool = False,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    persistent_workers: bool = False,
+    prefetch_factor: int | None = None,
+) -> dict[str, Loader]:
+    """A loader for each split, with a sampling strategy of its own for training; `random` where none is named.
+
+    `weighted_random` draws with replacement, every class equally often. Evaluation reads in order, whatever the
+    strategy. `persistent_workers` is accepted and has no effect: a pass starts its workers anew.
+    """
+    strategies = sampling_strategies or {}
+    for split in strategies:
+        _known(split, iterators, ("sampling_strategies", split))
+    options = _options(num_workers, pin_memory, prefetch_factor)
+    return _loaders(iterators, data_collator, batch_size, seed, strategies, drop_last, options)
+
+
+def _known(split: str, iterators: Splits, at: ConfigPath) -> None:
+    if split not in iterators:
+        raise ConfigError(f"there is no split {split!r}; {one_of(split, iterators)}", at)
+
+
+def _options(num_workers: int, pin_memory: bool, prefetch_factor: int | None) -> dict[str, Any]:
+    if num_workers < 0:
+        raise ConfigError(f"must not be negative, not {num_workers}", ("num_workers",))
+    if prefetch_factor is not None and (num_workers == 0 or prefetch_factor < 1):
+        raise ConfigError("needs num_workers, and to be at least 1", ("prefetch_factor",))
+    return {"num_workers": num_workers, "pin_memory": pin_memory, "prefetch_factor": prefetch_factor}
+
+
+def _loaders(
+    iterators: Splits,
+    collate: Collate,
+    batch_size: int,
+    seed: int,
+    strategies: Mapping[str, SamplingStrategy],
+    drop_last: bool,
+    options: dict[str, Any],
+) -> dict[str, Loader]:
+    if batch_size < 1:
+        raise ConfigError(f"must be at least 1, not {batch_size}", ("batch_size",))
+    found = {}
     for split, dataset in iterators.items():
         if len(dataset) == 0:
             raise ConfigError(f"split {split!r} is empty")
         if drop_last and len(dataset) < batch_size:
             raise ConfigError(f"split {split!r} has {len(dataset)} samples: not one whole batch", ("drop_last",))
-    return {
-        split: Loader(
-            dataset,
-            data_collator,
-            batch_size,
-            (seeds or {}).get(split, derive(seed, split)),
-            drop_last=drop_last,
-            options={"num_workers": num_workers, "pin_memory": pin_memory},
+        sampling = strategies.get(split, SamplingStrategy())
+        own_seed = derive(seed, split) if sampling.seed is None else sampling.seed
+        found[split] = Loader(
+            dataset, collate, batch_size, own_seed, sampling.strategy, drop_last, sampling.label_pos, options
         )
-        for split, dataset in iterators.items()
-    }
+    return found

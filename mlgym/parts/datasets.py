@@ -76,7 +76,13 @@ def subset(dataset: Any, index: torch.Tensor) -> Any:
 def labels(dataset: Any) -> torch.Tensor:
     """The targets of all items, [n]. Reads every item unless the data is in memory."""
     if isinstance(dataset, Columns):
-        return dataset.take(slice(None))[1]
+        return dataset.targets if dataset.rows is None else dataset.targets[dataset.rows]
+    if callable(getattr(dataset, "labels", None)):
+        found: torch.Tensor = dataset.labels()
+        return found
+    if isinstance(dataset, Subset) and callable(getattr(dataset.dataset, "labels", None)):
+        found = dataset.dataset.labels()  # type: ignore[attr-defined]
+        return found[torch.as_tensor(list(dataset.indices))]
     if isinstance(dataset, Subset) and isinstance(getattr(dataset.dataset, "targets", None), list):
         every = torch.as_tensor(dataset.dataset.targets)  # type: ignore[attr-defined]
         return every[torch.as_tensor(list(dataset.indices))]

@@ -102,11 +102,17 @@ class Decision(NamedTuple):
 
 
 class Checkpointing(Protocol):
+    """`monitored` is the score it reads, None when it reads none. All but `SaveNone` keep the newest epoch."""
+
+    monitored: str | None
+
     def decide(self, epoch: int, scores: Scores) -> Decision: ...
 
 
 class SaveLastEpochOnly:
     """Keep the newest epoch."""
+
+    monitored: str | None = None
 
     def __init__(self) -> None:
         self.saved: int | None = None
@@ -119,12 +125,55 @@ class SaveLastEpochOnly:
 class SaveAll:
     """Keep every epoch."""
 
+    monitored: str | None = None
+
     def decide(self, epoch: int, scores: Scores) -> Decision:
         return Decision(True)
 
 
+class SaveEveryNEpochs:
+    """Keep every n-th epoch, and the newest."""
+
+    monitored: str | None = None
+
+    def __init__(self, *, n: int) -> None:
+        if n < 1:
+            raise ConfigError(f"must be at least 1, not {n}", ("n",))
+        self._n = n
+        self.newest: int | None = None
+
+    def decide(self, epoch: int, scores: Scores) -> Decision:
+        before, self.newest = self.newest, epoch
+        return Decision(True, () if before is None or before % self._n == 0 else (before,))
+
+
+class SaveBestK:
+    """Keep the k epochs with the best score (of equal ones the earlier), and the newest."""
+
+    def __init__(self, *, k: int, split_name: str, monitoring_key: str, is_increase_task: bool) -> None:
+        if k < 1:
+            raise ConfigError(f"must be at least 1, not {k}", ("k",))
+        self.monitored: str | None = f"{split_name}/{monitoring_key}"
+        self._k = k
+        self._sign = 1 if is_increase_task else -1
+        self.saved: dict[int, float] = {}
+        """epoch -> signed score; NaN counts as the worst"""
+
+    def decide(self, epoch: int, scores: Scores) -> Decision:
+        assert self.monitored is not None
+        score = self._sign * scores[self.monitored]
+        self.saved[epoch] = -math.inf if math.isnan(score) else score
+        ranked = sorted(self.saved, key=lambda saved: (-self.saved[saved], saved))
+        delete = tuple(sorted(set(ranked[self._k :]) - {epoch}))
+        for gone in delete:
+            del self.saved[gone]
+        return Decision(True, delete)
+
+
 class SaveNone:
     """Keep nothing."""
+
+    monitored: str | None = None
 
     def decide(self, epoch: int, scores: Scores) -> Decision:
         return Decision(False)

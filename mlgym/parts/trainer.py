@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from mlgym.errors import ConfigError
-from mlgym.parts.backend import Backend
+from mlgym.parts.backend import Backend, Precision
 from mlgym.parts.batch import Batch
 from mlgym.parts.data import Loader
 from mlgym.parts.losses import Loss, loss
@@ -26,6 +26,10 @@ class TrainComponent:
 
     loss: Loss
     post_processors: list[PostProcessor]
+    max_grad_norm: float | None = None
+    accumulate_batches: int = 1
+    precision: Precision = "fp32"
+    compile: bool = False
 
 
 def train_component(
@@ -34,14 +38,35 @@ def train_component(
     *,
     loss_fun_config: dict[str, Any],
     post_processors_config: list[dict[str, Any]] | None = None,
+    max_grad_norm: float | None = None,
+    accumulate_batches: int = 1,
+    precision: Precision = "fp32",
+    compile: bool = False,
     show_progress: bool = True,
 ) -> TrainComponent:
-    """The training loss. `show_progress` is accepted; progress is always recorded."""
+    """The training loss, and how its gradients become a step.
+
+    Gradients are clipped to the norm `max_grad_norm`, and gathered over `accumulate_batches` batches (fewer at the
+    end of an epoch, which always ends in a step) as if these were one batch. `precision` is that of the forward
+    pass: bf16 and fp16 by autocast, fp16 with a gradient scaler. `compile` runs the model through torch.compile.
+    `show_progress` is accepted; progress is always recorded.
+    """
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ConfigError(f"must be positive, not {max_grad_norm}", ("max_grad_norm",))
+    if accumulate_batches < 1:
+        raise ConfigError(f"must be at least 1, not {accumulate_batches}", ("accumulate_batches",))
     processors = [
         prediction_postprocessing_registry.build_keyed(entry, ("post_processors_config", i))
         for i, entry in enumerate(post_processors_config or [])
     ]
-    return TrainComponent(loss(loss_function_registry, loss_fun_config, ("loss_fun_config",)), processors)
+    return TrainComponent(
+        loss(loss_function_registry, loss_fun_config, ("loss_fun_config",)),
+        processors,
+        max_grad_norm,
+        accumulate_batches,
+        precision,
+        compile,
+    )
 
 
 class Trainer:
@@ -55,32 +80,45 @@ class Trainer:
         self.loader = data_loaders
         self.passes = 0
         self.batches = 0
+        self.stepped = False
+        """Whether the last batch ended in an optimizer step."""
+        self._forward = torch.compile(model) if train_component.compile else model
         self._publish = publisher(model)
 
     def epoch(self, backend: Backend, optimizer: Optimizer, num_batches: int | None = None) -> Iterator[int]:
         """Train for `num_batches` (default: one pass), yielding the number of each finished batch, from 1."""
         self.model.train()
-        done = 0
+        done = last = group = 0
         wanted = num_batches or len(self.loader)
         while done < wanted:
             for batch in self.loader.training_batches(self.passes, self.batches):
-                self._step(backend.batch(batch), backend, optimizer)
-                self.batches += 1
+                if self.stepped or done == 0:
+                    group = min(self.component.accumulate_batches, wanted - done)
+                    last = done + group
+                    optimizer.zero_grad(set_to_none=True)
                 done += 1
+                self.stepped = done == last
+                self._backward(backend.batch(batch), backend, group)
+                if self.stepped:
+                    backend.step(optimizer, self.component.max_grad_norm)
+                self.batches += 1
                 yield done
                 if done == wanted:
                     break
             if self.batches == len(self.loader):
                 self.passes, self.batches = self.passes + 1, 0
 
-    def _step(self, batch: Batch, backend: Backend, optimizer: Optimizer) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        backend.backward(self.loss(batch))
-        optimizer.step()
+    def _backward(self, batch: Batch, backend: Backend, group: int) -> None:
+        if self.component.precision == "fp32":
+            loss = self.loss(batch)
+        else:
+            with backend.autocast(self.component.precision):
+                loss = self.loss(batch)
+        backend.backward(loss if group == 1 else loss / group)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The loss of the model on `batch`, a scalar. Raises `ConfigError` where the configuration does not fit."""
-        batch.predictions = self._publish(self.model(batch.samples))
+        batch.predictions = self._publish(self._forward(batch.samples))
         for process in self.component.post_processors:
             process(batch.predictions)
         return self.component.loss(batch)

@@ -7,7 +7,15 @@ import torch
 
 from mlgym.errors import ConfigError
 from mlgym.parts.batch import Batch
-from mlgym.parts.data import Collator, Loader, collator, loaders
+from mlgym.parts.data import (
+    Collator,
+    Loader,
+    SamplingStrategy,
+    balanced_weights,
+    collator,
+    loaders,
+    strategy_loaders,
+)
 from mlgym.parts.datasets import Columns, Item
 
 
@@ -100,3 +108,51 @@ def test_batches_move_between_devices() -> None:
     moved = batch.to(torch.device("meta"))
     assert moved.samples["a"][0].device.type == moved.targets["t"].device.type == "meta"
     assert len(batch) == 2
+
+
+def test_weighted_sampling_draws_every_class_equally_often() -> None:
+    classes = torch.tensor([0] * 900 + [1] * 90 + [7] * 10)
+    dataset = Columns(torch.arange(1000).float(), classes)
+    loader = Loader(dataset, Collator(), 100, seed=3, strategy="weighted_random")
+    drawn = torch.cat([batch.targets["target_key"] for pass_ in range(30) for batch in loader.training_batches(pass_)])
+    assert len(drawn) == 30_000
+    for label in (0, 1, 7):
+        assert abs(float((drawn == label).float().mean()) - 1 / 3) < 0.015  # 5 standard deviations
+    assert targets(loader.training_batches(4)) == targets(loader.training_batches(4))
+    assert targets(loader.training_batches(4)) != targets(loader.training_batches(5))
+    evaluated = [target for batch in targets(loader.evaluation_batches()) for target in batch]
+    assert evaluated == classes.tolist()  # scores are of the split, not of the sample drawn
+
+
+def test_weights_by_a_label_at_any_position() -> None:
+    items = [(0.0, 5, 5, i % 2) for i in range(3)]
+    assert balanced_weights(items, 3).tolist() == pytest.approx([0.5, 1, 0.5])
+    assert balanced_weights(items, 2).tolist() == pytest.approx([1 / 3] * 3)
+    one_hot = Columns(torch.ones(3), torch.eye(3))
+    with pytest.raises(ConfigError, match="one label for each item"):
+        balanced_weights(one_hot)
+
+
+@pytest.mark.parametrize("key", ["weighted_sampling_split_name", "weigthed_sampling_split_name"])
+def test_the_weighted_split_by_either_spelling(key: str) -> None:
+    splits = {"train": data(), "val": data(5)}
+    found = loaders(splits, Collator(), batch_size=4, seed=0, **{key: "train"})  # type: ignore[arg-type]
+    assert (found["train"]._strategy, found["val"]._strategy) == ("weighted_random", "random")
+    with pytest.raises(ConfigError, match="there is no split 'trian'; did you mean 'train'") as caught:
+        loaders(splits, Collator(), batch_size=4, seed=0, **{key: "trian"})  # type: ignore[arg-type]
+    assert caught.value.path == (key,)
+
+
+def test_a_strategy_for_each_split() -> None:
+    splits = {"train": data(), "val": data(5), "test": data(6)}
+    strategies = {"train": SamplingStrategy("weighted_random", 7), "val": SamplingStrategy("in_order")}
+    found = strategy_loaders(splits, Collator(), batch_size=4, seed=0, sampling_strategies=strategies)
+    assert [loader._strategy for loader in found.values()] == ["weighted_random", "in_order", "random"]
+    assert found["train"].seed == 7
+    assert targets(found["val"].training_batches(0)) == targets(found["val"].evaluation_batches())
+    with pytest.raises(ConfigError, match="there is no split 'x'"):
+        strategy_loaders(splits, Collator(), batch_size=4, seed=0, sampling_strategies={"x": SamplingStrategy()})
+    with pytest.raises(ConfigError, match="needs num_workers"):
+        strategy_loaders(splits, Collator(), batch_size=4, seed=0, prefetch_factor=2)
+    with pytest.raises(ConfigError, match="split 'val' is empty"):
+        strategy_loaders({"val": data().subset(torch.arange(0))}, Collator(), batch_size=4, seed=0)

@@ -25,6 +25,8 @@ from mlgym.parts.policies import (
     NeverStop,
     Patience,
     SaveAll,
+    SaveBestK,
+    SaveEveryNEpochs,
     SaveLastEpochOnly,
     SaveNone,
 )
@@ -101,7 +103,7 @@ def test_losses() -> None:
 
 @pytest.mark.parametrize("key", ["Adam", "ADAM", "AdamW", "SGD", "sgd", "RMSprop"])
 def test_optimizers_by_any_case(key: str) -> None:
-    made = optimizer(TABLES["optimizer_registry"], optimizer_key=key, params={"lr": 0.5})(nn.Linear(1, 1).parameters())
+    made = optimizer(TABLES["optimizer_registry"], optimizer_key=key, params={"lr": 0.5})(nn.Linear(1, 1))
     assert type(made).__name__.lower() == key.lower()
     assert made.defaults["lr"] == 0.5
 
@@ -115,19 +117,19 @@ def test_optimizers_that_are_wrong() -> None:
     with pytest.raises(ConfigError, match="unknown key 'lrr'; did you mean 'lr'"):
         optimizer(table, optimizer_key="SGD", params={"lrr": 0.1})
     with pytest.raises(ConfigError, match="SGD: Invalid learning rate: -1"):
-        optimizer(table, optimizer_key="SGD", params={"lr": -1.0})(nn.Linear(1, 1).parameters())
+        optimizer(table, optimizer_key="SGD", params={"lr": -1.0})(nn.Linear(1, 1))
 
 
 def test_schedulers() -> None:
-    made = optimizer(TABLES["optimizer_registry"], optimizer_key="SGD", params={"lr": 1.0})(
-        nn.Linear(1, 1).parameters()
-    )
+    made = optimizer(TABLES["optimizer_registry"], optimizer_key="SGD", params={"lr": 1.0})(nn.Linear(1, 1))
     scheduler = lr_scheduler(TABLES["lr_scheduler_registry"], lr_scheduler_key="ExponentialLR", params={"gamma": 0.5})(
         made
     )
     assert scheduler
     made.step()
-    scheduler.step()
+    scheduler.after_optimizer_step()
+    assert made.param_groups[0]["lr"] == 1.0
+    scheduler.after_epoch({})
     assert made.param_groups[0]["lr"] == 0.5
     assert lr_scheduler(TABLES["lr_scheduler_registry"], lr_scheduler_key="dummy")(made) is None
     with pytest.raises(ConfigError, match="the key 'gamma' is missing"):
@@ -194,6 +196,19 @@ def test_checkpointing_policies() -> None:
     last = SaveLastEpochOnly()
     assert [last.decide(epoch, {}) for epoch in (1, 2)] == [Decision(True), Decision(True, (1,))]
     assert SaveAll().decide(3, {}) == Decision(True)
+    every = SaveEveryNEpochs(n=2)
+    assert [every.decide(epoch, {}).delete for epoch in (1, 2, 3, 4, 5)] == [(), (1,), (), (3,), ()]
+    best = SaveBestK(k=2, split_name="val", monitoring_key="f1", is_increase_task=True)
+    scores = [0.5, 0.7, 0.6, 0.1, float("nan"), 0.9]
+    deleted = [best.decide(epoch, {"val/f1": score}).delete for epoch, score in enumerate(scores, 1)]
+    assert deleted == [(), (), (1,), (), (4,), (3, 5)]
+    assert sorted(best.saved) == [2, 6]
+    for policy, words in (
+        (lambda: SaveEveryNEpochs(n=0), "must be at least 1"),
+        (lambda: SaveBestK(k=0, split_name="v", monitoring_key="f", is_increase_task=True), "must be at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            policy()
     assert SaveNone().decide(3, {}) == Decision(False)
 
 
