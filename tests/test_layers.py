@@ -27,6 +27,7 @@ ROWS = [
         "parts.table",
         "parts.batch",
         "parts.datasets",
+        "parts.iterators",
         "parts.data",
         "parts.models",
         "parts.postprocessing",

@@ -5,10 +5,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TypeVar
 
-from torch import nn
-
 from mlgym.build.registry import Registry
-from mlgym.parts import data, datasets, evaluator, metrics, models, optimizers, policies, postprocessing, trainer
+from mlgym.parts import (
+    data,
+    datasets,
+    evaluator,
+    iterators,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    policies,
+    postprocessing,
+    trainer,
+)
 
 T = TypeVar("T")
 
@@ -24,6 +34,15 @@ def built_in() -> Registry:
     r.component("DATASET_REPOSITORY", "DEFAULT", datasets.repository)
     r.component("DATASET_ITERATORS", "DEFAULT", datasets.iterators)
     r.component("SPLITTED_DATASET_ITERATORS", "RANDOM", datasets.random_splits)
+    r.component("COMBINED_DATASET_ITERATORS", "DEFAULT", iterators.combined)
+    r.component("IN_MEMORY_DATASET_ITERATORS", "DEFAULT", iterators.in_memory)
+    r.component("SHUFFLED_DATASET_ITERATORS", "DEFAULT", iterators.shuffled)
+    r.component("FILTERED_LABELS_ITERATOR", "DEFAULT", iterators.filtered_labels)
+    r.component("MAPPED_LABELS_ITERATOR", "DEFAULT", iterators.mapped_labels)
+    r.component("TRANSFORMED_DATASET_ITERATORS", "DEFAULT", iterators.transformed)
+    r.component("FEATURE_ENCODED_ITERATORS", "DEFAULT", iterators.feature_encoded)
+    r.component("ONE_HOT_ENCODED_TARGETS_ITERATOR", "DEFAULT", iterators.one_hot_targets)
+    r.component("ITERATOR_VIEW", "DEFAULT", iterators.view)
     r.component("DATA_COLLATOR", "DEFAULT", data.collator)
     r.component("DATA_LOADER", "DEFAULT", data.loaders)
     r.component("DATA_LOADER", "FUTURE", data.strategy_loaders)
@@ -49,14 +68,42 @@ def built_in() -> Registry:
     r.dataset("csv", datasets.csv)
     r.dataset("image_folder", datasets.image_folder)
 
-    r.loss("CrossEntropyLoss", nn.CrossEntropyLoss)
+    r.loss("CrossEntropyLoss", losses.cross_entropy)
+    r.loss("BCEWithLogitsLoss", losses.bce_with_logits)
+    r.loss("BCELoss", losses.bce)
+    r.loss("NLLLoss", losses.nll)
+    r.loss("LPLoss", losses.LP)
+    r.loss("LPPredictionLoss", losses.LP)
+    r.loss("MSE", losses.mse)
+    r.loss("MSELoss", losses.mse)
+    r.loss("L1", losses.l1)
+    r.loss("L1Loss", losses.l1)
+    r.loss("Huber", losses.huber)
+    r.loss("HuberLoss", losses.huber)
 
     r.metric("ACCURACY", metrics.accuracy)
+    r.metric("BALANCED_ACCURACY", metrics.balanced_accuracy)
     r.metric("F1_SCORE", metrics.f1_score)
     r.metric("PRECISION", metrics.precision)
     r.metric("RECALL", metrics.recall)
+    r.metric("AUROC", metrics.auroc)
+    r.metric("AUPR", metrics.aupr)
+    r.metric("RECALL_AT_K", metrics.recall_at_k)
+    r.metric("AREA_UNDER_RECALL_AT_K", metrics.area_under_recall_at_k)
+    r.metric("BRIER_SCORE", metrics.brier_score)
+    r.metric("EXPECTED_CALIBRATION_ERROR", metrics.expected_calibration_error)
+    r.metric("BINARY_CLASSWISE_EXPECTED_CALIBRATION_ERROR", metrics.binary_classwise_expected_calibration_error)
+    r.metric("MAE", metrics.mean_absolute_error)
+    r.metric("MSE", metrics.mean_squared_error)
+    r.metric("RMSE", metrics.root_mean_squared_error)
+    r.metric("R2", metrics.r2_score)
 
+    r.postprocessor("SOFT_MAX", postprocessing.soft_max)
     r.postprocessor("ARG_MAX", postprocessing.arg_max)
+    r.postprocessor("MIN_OR_MAX", postprocessing.min_or_max)
+    r.postprocessor("SIGMOIDAL", postprocessing.sigmoidal)
+    r.postprocessor("BINARIZATION", postprocessing.binarization)
+    r.postprocessor("DUMMY", postprocessing.dummy)
 
     r.lr_scheduler("hugging_face_scheduler", optimizers.hugging_face_scheduler)
 

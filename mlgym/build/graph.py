@@ -127,7 +127,7 @@ class Graph:
 def _check_kind(component: Any, expected: Any, where: ConfigPath) -> None:
     """Refuse a component that is not what the builder's annotation says; protocols are not checked."""
     kind = typing.get_origin(expected) or expected
-    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False) or isinstance(component, kind):
+    if kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False) or isinstance(component, kind):
         return
     hint = ""
     if isinstance(component, Mapping):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlgym.errors import ConfigError, one_of
+from mlgym.parts.losses import torch_losses
 from mlgym.parts.optimizers import torch_optimizers, torch_schedulers
 from mlgym.parts.table import Table
 from mlgym.schema import import_path, is_dotted_path
@@ -25,7 +26,7 @@ class Registry:
         self.tables = {
             "model_registry": Table("model"),
             "dataset_registry": Table("data set"),
-            "loss_function_registry": Table("loss"),
+            "loss_function_registry": Table("loss", torch_losses),
             "metric_registry": Table("metric"),
             "prediction_postprocessing_registry": Table("post-processor"),
             "optimizer_registry": Table("optimizer", torch_optimizers),
@@ -79,6 +80,10 @@ class Registry:
     def component(self, component_type_key: str, variant_key: str, builder: Builder) -> None:
         """A component of any type."""
         self._components[component_type_key, variant_key] = builder
+
+    def components(self) -> dict[tuple[str, str], Builder]:
+        """Every component's builder, by type and variant, in the order registered."""
+        return dict(self._components)
 
     def builder(self, component_type_key: str, variant_key: str) -> Builder:
         """The builder of a component. Raises `ConfigError` at the key that is unknown."""

@@ -15,8 +15,8 @@ from mlgym.errors import ConfigError, ConfigPath, one_of
 from mlgym.parts.backend import Backend
 from mlgym.parts.batch import Batch
 from mlgym.parts.data import Loader
-from mlgym.parts.losses import Loss, loss
-from mlgym.parts.metrics import Accumulator, Metric, metric
+from mlgym.parts.losses import Loss, LossMean, loss
+from mlgym.parts.metrics import Accumulator, Metric, metric, named_scores
 from mlgym.parts.models import publisher
 from mlgym.parts.postprocessing import PostProcessor, subscribed
 from mlgym.parts.table import Table
@@ -91,10 +91,11 @@ class EvalComponent:
     def score_keys(self) -> list[str]:
         """`split/tag` of every score that an evaluation gives."""
         return [
-            f"{split}/{applied.part.tag}"
+            f"{split}/{tag}"
             for split in self.loaders
             for applied in [*self.metrics, *self.losses]
             if split in applied.splits
+            for tag in applied.part.tags
         ]
 
     def accumulator(self, metric: Metric, split: str) -> Accumulator:
@@ -133,8 +134,7 @@ class _Scoring:
         self._losses = [applied for applied in component.losses if split in applied.splits]
         self._metrics = [applied for applied in component.metrics if split in applied.splits]
         self._accumulators = [component.accumulator(applied.part, split) for applied in self._metrics]
-        self._sums: list[torch.Tensor | float] = [0.0 for _ in self._losses]
-        self._samples = 0
+        self._means = [LossMean(applied.part) for applied in self._losses]
         self._waiting: list[tuple[Published, Published]] = []
         self._size = 0
 
@@ -162,24 +162,24 @@ class _Scoring:
         """Process, then compute losses and update metrics."""
         for applied in self._processors:
             _at(applied, applied.part, batch.predictions)
-        count = len(batch)
-        self._samples += count
-        for i, applied in enumerate(self._losses):
-            self._sums[i] = self._sums[i] + _at(applied, applied.part, batch).mean().double() * count
+        for applied, mean in zip(self._losses, self._means, strict=True):
+            _at(applied, mean.add, batch)
         for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
             _at(applied, _update, accumulator, applied.part, batch)
 
     def finish(self, result: Evaluation) -> None:
         self._score_waiting()
-        for applied, total in zip(self._losses, self._sums, strict=True):
-            result.losses[applied.part.tag, self.split] = float(total) / self._samples
+        for mean in self._means:
+            for tag, score in mean.compute().items():
+                result.losses[tag, self.split] = score
         for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
-            result.metrics[applied.part.tag, self.split] = accumulator.compute()
+            for tag, score in named_scores(applied.part.tag, _at(applied, accumulator.compute)).items():
+                result.metrics[tag, self.split] = score
 
 
 def _update(accumulator: Accumulator, wanted: Metric, batch: Batch) -> None:
-    prediction = subscribed(batch.predictions, wanted.prediction_key)
-    accumulator.update(prediction, subscribed(batch.targets, wanted.target_key))
+    predictions = [subscribed(batch.predictions, key) for key in wanted.prediction_keys]
+    accumulator.update(*predictions, subscribed(batch.targets, wanted.target_key))
 
 
 def _at(applied: Applied, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -231,7 +231,7 @@ def eval_component(
     metrics = [metric(metric_registry, e, ("metrics_config", i)) for i, e in enumerate(metrics_config or [])]
     losses = [loss(loss_function_registry, e, ("loss_funs_config", i)) for i, e in enumerate(loss_funs_config or [])]
     scored: list[Metric | Loss] = [*metrics, *losses]
-    tags = [part.tag for part in scored]
+    tags = [tag for part in scored for tag in part.tags]
     for tag in tags:
         if tags.count(tag) > 1:
             raise ConfigError(f"the tag {tag!r} is given twice; every score needs its own")

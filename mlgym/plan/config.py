@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -270,8 +271,8 @@ def components(value: Any) -> dict[str, Any]:
     return {name: entry for name, entry in value.items() if name not in SECTIONS}
 
 
-def required(config: dict[str, Any]) -> dict[str, ComponentSpec]:
-    """The components that the engine asks for, and all that they require, each after those it requires.
+def required(config: dict[str, Any], roots: Sequence[str] = ROOTS) -> dict[str, ComponentSpec]:
+    """The components that the engine asks for (`roots`), and all that they require, each after those it requires.
 
     Only these are looked at: an existing file may hold entries that merely carry injected values.
     Raises `ConfigError` for a component that is malformed or missing, and for a cycle.
@@ -308,7 +309,7 @@ def required(config: dict[str, Any]) -> dict[str, ComponentSpec]:
         open_.pop()
         found[name] = spec
 
-    for root in ROOTS:
+    for root in roots:
         if root in config:
             visit(root)
         elif root not in OPTIONAL_ROOTS:
