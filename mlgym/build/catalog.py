@@ -7,11 +7,12 @@ from typing import TypeVar
 
 from mlgym.build.registry import Registry
 from mlgym.parts import (
+    class_metrics,
     data,
     datasets,
     evaluator,
     iterators,
-    losses,
+    loss_functions,
     metrics,
     models,
     optimizers,
@@ -68,31 +69,31 @@ def built_in() -> Registry:
     r.dataset("csv", datasets.csv)
     r.dataset("image_folder", datasets.image_folder)
 
-    r.loss("CrossEntropyLoss", losses.cross_entropy)
-    r.loss("BCEWithLogitsLoss", losses.bce_with_logits)
-    r.loss("BCELoss", losses.bce)
-    r.loss("NLLLoss", losses.nll)
-    r.loss("LPLoss", losses.LP)
-    r.loss("LPPredictionLoss", losses.LP)
-    r.loss("MSE", losses.mse)
-    r.loss("MSELoss", losses.mse)
-    r.loss("L1", losses.l1)
-    r.loss("L1Loss", losses.l1)
-    r.loss("Huber", losses.huber)
-    r.loss("HuberLoss", losses.huber)
+    r.loss("CrossEntropyLoss", loss_functions.cross_entropy)
+    r.loss("BCEWithLogitsLoss", loss_functions.bce_with_logits)
+    r.loss("BCELoss", loss_functions.bce)
+    r.loss("NLLLoss", loss_functions.nll)
+    r.loss("LPLoss", loss_functions.LP)
+    r.loss("LPPredictionLoss", loss_functions.LP)
+    r.loss("MSE", loss_functions.mse)
+    r.loss("MSELoss", loss_functions.mse)
+    r.loss("L1", loss_functions.l1)
+    r.loss("L1Loss", loss_functions.l1)
+    r.loss("Huber", loss_functions.huber)
+    r.loss("HuberLoss", loss_functions.huber)
 
     r.metric("ACCURACY", metrics.accuracy)
     r.metric("BALANCED_ACCURACY", metrics.balanced_accuracy)
     r.metric("F1_SCORE", metrics.f1_score)
     r.metric("PRECISION", metrics.precision)
     r.metric("RECALL", metrics.recall)
-    r.metric("AUROC", metrics.auroc)
-    r.metric("AUPR", metrics.aupr)
-    r.metric("RECALL_AT_K", metrics.recall_at_k)
-    r.metric("AREA_UNDER_RECALL_AT_K", metrics.area_under_recall_at_k)
-    r.metric("BRIER_SCORE", metrics.brier_score)
-    r.metric("EXPECTED_CALIBRATION_ERROR", metrics.expected_calibration_error)
-    r.metric("BINARY_CLASSWISE_EXPECTED_CALIBRATION_ERROR", metrics.binary_classwise_expected_calibration_error)
+    r.metric("AUROC", class_metrics.auroc)
+    r.metric("AUPR", class_metrics.aupr)
+    r.metric("RECALL_AT_K", class_metrics.recall_at_k)
+    r.metric("AREA_UNDER_RECALL_AT_K", class_metrics.area_under_recall_at_k)
+    r.metric("BRIER_SCORE", class_metrics.brier_score)
+    r.metric("EXPECTED_CALIBRATION_ERROR", class_metrics.expected_calibration_error)
+    r.metric("BINARY_CLASSWISE_EXPECTED_CALIBRATION_ERROR", class_metrics.binary_classwise_expected_calibration_error)
     r.metric("MAE", metrics.mean_absolute_error)
     r.metric("MSE", metrics.mean_squared_error)
     r.metric("RMSE", metrics.root_mean_squared_error)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlgym.errors import ConfigError, one_of
-from mlgym.parts.losses import torch_losses
+from mlgym.parts.loss_functions import torch_losses
 from mlgym.parts.optimizers import torch_optimizers, torch_schedulers
 from mlgym.parts.table import Table
 from mlgym.schema import import_path, is_dotted_path

@@ -186,7 +186,7 @@ def shuffled(
     applicable_splits: list[str] | None = None,
     seed: int,
 ) -> Splits:
-    """Put the items of splits (all of them, if none is named) into a random order, the same in every epoch.
+    """Put the items into a random order, the same in every epoch, in `applicable_splits` (by default all) only.
 
     `seeds` gives a seed for each split; one that is not named there has its own, derived from `seed`.
     """
@@ -204,7 +204,7 @@ def shuffled(
 def filtered_labels(
     iterators: Splits, *, filtered_labels: list[int], applicable_splits: list[str] | None = None
 ) -> Splits:
-    """Keep the items with one of the labels `filtered_labels`, in splits named (all, if none is) only."""
+    """Keep the items with one of the labels `filtered_labels`, in `applicable_splits` (by default all) only."""
 
     def keep(split: str, dataset: Any) -> Any:
         found = _labels_of(dataset, split)
@@ -230,7 +230,7 @@ class LabelMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def mapped_labels(
     iterators: Splits, *, mappings: list[LabelMapping], applicable_splits: list[str] | None = None
 ) -> Splits:
-    """Replace labels by others, all at once; labels not named stay. Splits not named (if any is) pass through."""
+    """Replace labels by others, all at once, in `applicable_splits` (by default all) only; labels not named stay."""
     seen: set[int] = set()
     for i, mapping in enumerate(mappings):
         for j, label in enumerate(mapping.previous_labels):
@@ -261,7 +261,7 @@ class TransformConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def transformed(
     iterators: Splits, *, transforms: list[TransformConfig], applicable_splits: list[str] | None = None
 ) -> Splits:
-    """Apply transforms to each sample whenever it is read, in splits named (all, if none is) only.
+    """Apply transforms to each sample whenever it is read, in `applicable_splits` (by default all) only.
 
     A transform is a class of torchvision.transforms.v2 or a dotted path to anything that, called with `params`,
     gives a callable. One that holds others (RandomApply, RandomChoice) lists them under `transforms`, likewise.
@@ -288,7 +288,7 @@ class FeatureEncoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def feature_encoded(
     iterators: Splits, *, feature_encoding_configs: list[FeatureEncoding], applicable_splits: list[str] | None = None
 ) -> Splits:
-    """Encode the features of samples that are vectors, in splits named (all, if none is) only.
+    """Encode the features of samples that are vectors, in `applicable_splits` (by default all) only.
 
     Continuous features become (value - mean) / standard deviation (1 where it is 0), categorical ones one-hot
     vectors over their sorted categories. Mean, deviation and categories are those of `train_split` alone; a
@@ -328,7 +328,7 @@ def feature_encoded(
 def one_hot_targets(
     iterators: Splits, *, target_vector_size: int, applicable_splits: list[str] | None = None
 ) -> Splits:
-    """Make targets one-hot vectors of floats, in splits named (all, if none is) only; the tag stays the label."""
+    """Make targets one-hot vectors of floats, in `applicable_splits` (by default all) only; tags stay the labels."""
     if target_vector_size < 1:
         raise ConfigError(f"must be at least 1, not {target_vector_size}", ("target_vector_size",))
 
@@ -453,13 +453,20 @@ def _read(dataset: Any, split: str) -> Columns:
     targets: list[torch.Tensor] = []
     tags: list[torch.Tensor] = []
     for i in range(len(dataset)):
+        item = dataset[i]
+        if not isinstance(item, tuple | list) or len(item) != 3:
+            raise ConfigError(f"split {split!r}, item {i}: expected (sample, target, tag), got {type(item).__name__}")
         sample, target, tag = (
             _tensor(value, f"split {split!r}, item {i}: the {name}")
-            for value, name in zip(dataset[i], ("sample", "target", "tag"), strict=True)
+            for value, name in zip(item, ("sample", "target", "tag"), strict=True)
         )
         if i == 0:  # filled as it is read: a list to be stacked would take the memory twice
             samples = torch.empty((len(dataset), *sample.shape), dtype=sample.dtype)
-        for name, value, first in (("sample", sample, samples[0]), ("target", target, [*targets, target][0])):
+        for name, value, first in (
+            ("sample", sample, samples[0]),
+            ("target", target, targets[0] if targets else target),
+            ("tag", tag, tags[0] if tags else tag),
+        ):
             if value.shape != first.shape or value.dtype != first.dtype:
                 raise ConfigError(
                     f"split {split!r}, item {i}: the {name} is {_kind(value)}, but that of item 0 is {_kind(first)}"
@@ -504,9 +511,9 @@ def _labels_of(dataset: Any, split: str) -> torch.Tensor:
         raise ConfigError(f"split {split!r}: the targets cannot be read as labels: {error}") from error
     if found.ndim != 1:
         raise ConfigError(
-            f"split {split!r}: expected one label for each item, but targets have shape {found.shape[1:]}"
+            f"split {split!r}: expected one label for each item, but targets have shape {list(found.shape[1:])}"
         )
-    return found
+    return found.long() if found.dtype == torch.bool else found
 
 
 def _shown(label: torch.Tensor) -> str:

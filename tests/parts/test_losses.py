@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional
 
 from mlgym.errors import ConfigError
-from mlgym.parts import losses
+from mlgym.parts import loss_functions, losses
 from mlgym.parts.batch import Batch
-from mlgym.parts.losses import LossMean, loss, torch_losses
+from mlgym.parts.loss_functions import torch_losses
+from mlgym.parts.losses import LossMean, loss
 from mlgym.parts.table import Table
 
 N, C = 40, 4
@@ -35,15 +36,15 @@ VALUES = torch.randn(N, C, generator=G, dtype=torch.float64)
 def table() -> Table:
     made = Table("loss", torch_losses)
     builders: dict[str, Callable[..., Any]] = {
-        "CrossEntropyLoss": losses.cross_entropy,
-        "NLLLoss": losses.nll,
-        "BCEWithLogitsLoss": losses.bce_with_logits,
-        "BCELoss": losses.bce,
-        "LPLoss": losses.LP,
-        "LPPredictionLoss": losses.LP,
-        "MSE": losses.mse,
-        "L1": losses.l1,
-        "Huber": losses.huber,
+        "CrossEntropyLoss": loss_functions.cross_entropy,
+        "NLLLoss": loss_functions.nll,
+        "BCEWithLogitsLoss": loss_functions.bce_with_logits,
+        "BCELoss": loss_functions.bce,
+        "LPLoss": loss_functions.LP,
+        "LPPredictionLoss": loss_functions.LP,
+        "MSE": loss_functions.mse,
+        "L1": loss_functions.l1,
+        "Huber": loss_functions.huber,
     }
     for name, builder in builders.items():
         made.add(name, builder)
@@ -319,7 +320,7 @@ def test_on_a_gpu(name: str) -> None:
 def test_every_loss_of_torch_is_there() -> None:
     found = torch_losses()
     assert set(found) == {name for name in dir(nn) if name.endswith("Loss")}
-    assert found["MSELoss"] is losses.mse
+    assert found["MSELoss"] is loss_functions.mse
     assert found["TripletMarginLoss"] is nn.TripletMarginLoss
 
 

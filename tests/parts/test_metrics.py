@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mlgym.errors import ConfigError
-from mlgym.parts import metrics
+from mlgym.parts import class_metrics, metrics
 from mlgym.parts.metrics import Accumulator, Metric, named_scores
 from mlgym.parts.table import Table
 
@@ -26,13 +26,13 @@ TABLE.add("BALANCED_ACCURACY", metrics.balanced_accuracy)
 TABLE.add("F1_SCORE", metrics.f1_score)
 TABLE.add("PRECISION", metrics.precision)
 TABLE.add("RECALL", metrics.recall)
-TABLE.add("AUROC", metrics.auroc)
-TABLE.add("AUPR", metrics.aupr)
-TABLE.add("RECALL_AT_K", metrics.recall_at_k)
-TABLE.add("AREA_UNDER_RECALL_AT_K", metrics.area_under_recall_at_k)
-TABLE.add("BRIER_SCORE", metrics.brier_score)
-TABLE.add("EXPECTED_CALIBRATION_ERROR", metrics.expected_calibration_error)
-TABLE.add("BINARY_CLASSWISE_EXPECTED_CALIBRATION_ERROR", metrics.binary_classwise_expected_calibration_error)
+TABLE.add("AUROC", class_metrics.auroc)
+TABLE.add("AUPR", class_metrics.aupr)
+TABLE.add("RECALL_AT_K", class_metrics.recall_at_k)
+TABLE.add("AREA_UNDER_RECALL_AT_K", class_metrics.area_under_recall_at_k)
+TABLE.add("BRIER_SCORE", class_metrics.brier_score)
+TABLE.add("EXPECTED_CALIBRATION_ERROR", class_metrics.expected_calibration_error)
+TABLE.add("BINARY_CLASSWISE_EXPECTED_CALIBRATION_ERROR", class_metrics.binary_classwise_expected_calibration_error)
 TABLE.add("MAE", metrics.mean_absolute_error)
 TABLE.add("MSE", metrics.mean_squared_error)
 TABLE.add("RMSE", metrics.root_mean_squared_error)
@@ -247,7 +247,7 @@ def test_recall_at_k_by_hand() -> None:
 
 
 def test_recall_at_k_keeps_the_best_only() -> None:
-    metric = metrics.recall_at_k(class_label=1, k_vals=[2, 5])
+    metric = class_metrics.recall_at_k(class_label=1, k_vals=[2, 5])
     for _ in range(3):
         metric.update(torch.rand(100), torch.ones(100))
     assert metric._scores is not None
@@ -319,7 +319,7 @@ def test_calibration_error_equals_torchmetrics() -> None:
 
     torch.manual_seed(0)
     probabilities, target = torch.randn(200, 4).double().softmax(1), torch.randint(4, (200,))
-    metric = metrics.expected_calibration_error(num_bins=15)
+    metric = class_metrics.expected_calibration_error(num_bins=15)
     metric.update(probabilities, target)
     expected = float(multiclass_calibration_error(probabilities, target, num_classes=4, n_bins=15))
     assert metric.compute() == pytest.approx(expected, abs=1e-6)
