@@ -36,11 +36,29 @@ def convert(value: Any, annotation: Any) -> Any:
     try:
         return msgspec.convert(value, annotation, dec_hook=_instance)
     except msgspec.ValidationError as error:
+        if "[...]" in str(error):  # msgspec does not say which key of a mapping it was
+            _convert_one_by_one(value, annotation)
         raise _config_error(error, value, annotation) from None
     except TypeError:
         if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
             raise  # a type of ours that msgspec does not take is our bug
         return _convert_union(value, annotation)
+
+
+def _convert_one_by_one(value: Any, annotation: Any) -> None:
+    """Convert what mappings and lists hold, for an error that names the key."""
+    for member in _types_at(annotation, ()):
+        origin, inner = typing.get_origin(member), typing.get_args(member)[-1:]
+        items: list[tuple[Any, Any]] = []
+        if origin is dict and isinstance(value, dict):
+            items = list(value.items())
+        elif origin is list and isinstance(value, list):
+            items = list(enumerate(value))
+        for key, entry in items:
+            try:
+                convert(entry, inner[0])
+            except ConfigError as error:
+                raise error.inside(key) from None
 
 
 def _convert_union(value: Any, annotation: Any) -> Any:

@@ -65,6 +65,21 @@ def test_a_union_with_a_foreign_class_checks_its_members() -> None:
         convert("a", float | Thing)
 
 
+@pytest.mark.parametrize(
+    ("value", "annotation", "path"),
+    [
+        ({"a": ["0"]}, dict[str, list[int]], ("a", 0)),
+        ({"a": {"b": 0, "c": "x"}}, dict[str, dict[str, int]], ("a", "c")),
+        ([{"a": None}], list[dict[str, int]], (0, "a")),
+        ({"a": "x"}, dict[str, int] | None, ("a",)),
+    ],
+)
+def test_keys_of_mappings_are_named(value: Any, annotation: Any, path: tuple[Any, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        convert(value, annotation)
+    assert caught.value.path == path
+
+
 def test_literals_list_what_is_allowed() -> None:
     with pytest.raises(ConfigError, match="unknown value 'x'; there is: a, b"):
         convert("x", Literal["a", "b"])

@@ -74,18 +74,20 @@ def subset(dataset: Any, index: torch.Tensor) -> Any:
 
 
 def labels(dataset: Any) -> torch.Tensor:
-    """The targets of all items, [n]. Reads every item unless the data is in memory."""
-    if isinstance(dataset, Columns):
-        return dataset.targets if dataset.rows is None else dataset.targets[dataset.rows]
+    """The labels of all items, [n], from wherever they can be had without reading samples; else by reading all.
+
+    A data set can say them with a method `labels()` or a list `targets`.
+    """
     if callable(getattr(dataset, "labels", None)):
         found: torch.Tensor = dataset.labels()
         return found
-    if isinstance(dataset, Subset) and callable(getattr(dataset.dataset, "labels", None)):
-        found = dataset.dataset.labels()  # type: ignore[attr-defined]
-        return found[torch.as_tensor(list(dataset.indices))]
-    if isinstance(dataset, Subset) and isinstance(getattr(dataset.dataset, "targets", None), list):
-        every = torch.as_tensor(dataset.dataset.targets)  # type: ignore[attr-defined]
-        return every[torch.as_tensor(list(dataset.indices))]
+    if isinstance(dataset, Columns):
+        return dataset.targets if dataset.rows is None else dataset.targets[dataset.rows]
+    if isinstance(getattr(dataset, "targets", None), list):
+        return torch.as_tensor(dataset.targets)
+    inner = getattr(dataset, "dataset", None)
+    if isinstance(dataset, Subset) and any(hasattr(inner, name) for name in ("labels", "targets", "dataset")):
+        return labels(inner)[torch.as_tensor(list(dataset.indices))]
     return torch.as_tensor([int(dataset[i][1]) for i in range(len(dataset))])
 
 

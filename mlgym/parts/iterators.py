@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset
 
 from mlgym.errors import ConfigError, ConfigPath, one_of
 from mlgym.parts import datasets, torchvision_ops  # noqa: F401 (torchvision_ops comes before torchvision: see there)
@@ -62,7 +62,7 @@ class Joined(ConcatDataset[Item]):
 
     def labels(self) -> torch.Tensor:
         """The label of each item, [n]."""
-        return torch.cat([_labels(part) for part in self.datasets])
+        return torch.cat([datasets.labels(part) for part in self.datasets])
 
 
 class Relabelled(Dataset[Item]):
@@ -82,7 +82,7 @@ class Relabelled(Dataset[Item]):
 
     def labels(self) -> torch.Tensor:
         """The label of each item, [n]."""
-        return _mapped(_labels(self.base), self.mappings)
+        return _mapped(datasets.labels(self.base), self.mappings)
 
 
 class OneHot(Dataset[Item]):
@@ -123,7 +123,7 @@ class Transformed(Dataset[Item]):
 
     def labels(self) -> torch.Tensor:
         """The label of each item, [n]; transforms nothing."""
-        return _labels(self.base)
+        return datasets.labels(self.base)
 
 
 # --- components ---------------------------------------------------------------------------------------------
@@ -491,22 +491,9 @@ def _kind(value: torch.Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
-def _labels(dataset: Any) -> torch.Tensor:
-    """The labels of all items, [n], read from wherever they can be had without reading samples."""
-    if callable(getattr(dataset, "labels", None)):
-        found: torch.Tensor = dataset.labels()
-        return found
-    if isinstance(getattr(dataset, "targets", None), list):
-        return torch.as_tensor(dataset.targets)
-    inner = getattr(dataset, "dataset", None)
-    if isinstance(dataset, Subset) and any(hasattr(inner, name) for name in ("labels", "targets", "dataset")):
-        return _labels(inner)[torch.as_tensor(list(dataset.indices))]
-    return datasets.labels(dataset)
-
-
 def _labels_of(dataset: Any, split: str) -> torch.Tensor:
     try:
-        found = _labels(dataset)
+        found = datasets.labels(dataset)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"split {split!r}: the targets cannot be read as labels: {error}") from error
     if found.ndim != 1:

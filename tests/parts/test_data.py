@@ -16,7 +16,8 @@ from mlgym.parts.data import (
     loaders,
     strategy_loaders,
 )
-from mlgym.parts.datasets import Columns, Item
+from mlgym.parts.datasets import Columns, Item, labels, subset
+from mlgym.parts.iterators import one_hot_targets
 
 
 class Plain:
@@ -131,6 +132,14 @@ def test_weights_by_a_label_at_any_position() -> None:
     one_hot = Columns(torch.ones(3), torch.eye(3))
     with pytest.raises(ConfigError, match="one label for each item"):
         balanced_weights(one_hot)
+
+
+def test_one_hot_targets_are_weighted_by_their_label() -> None:
+    splits = {"train": Columns(torch.ones(4), torch.tensor([0, 0, 0, 2]))}
+    encoded = one_hot_targets(splits, target_vector_size=3)["train"]
+    assert balanced_weights(encoded).tolist() == pytest.approx([1 / 3] * 3 + [1])
+    nested = subset(subset(encoded, torch.tensor([3, 1, 0])), torch.tensor([0, 2]))
+    assert labels(nested).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("key", ["weighted_sampling_split_name", "weigthed_sampling_split_name"])
