@@ -304,7 +304,6 @@ def test_under_autocast(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ALL)
 def test_on_a_gpu(name: str) -> None:
     key, config, prediction, target, expected = ALL[name]
