@@ -101,6 +101,8 @@ class Loader:
         self._strategy = strategy
         self._label_pos = label_pos
         self._cumulated: torch.Tensor | None = None
+        self._kept: dict[str, Any] = {}
+        """DataLoaders whose workers live on from pass to pass, one for training and one for evaluation."""
         self._drop_last = drop_last
         self._options = options or {}
         self._columns: Callable[..., Batch] | None = (
@@ -139,21 +141,29 @@ class Loader:
             for start in range(0, len(self.dataset), self.batch_size):
                 yield self._columns(*self.dataset.take(slice(start, start + self.batch_size)))
         else:
-            yield from self._batches(list(torch.arange(len(self.dataset)).split(self.batch_size)), self.seed)
+            rows = list(torch.arange(len(self.dataset)).split(self.batch_size))
+            yield from self._batches(rows, self.seed, "evaluation")
 
-    def _batches(self, batches: list[torch.Tensor], worker_seed: int) -> Iterator[Batch]:
+    def _batches(self, batches: list[torch.Tensor], worker_seed: int, kind: str = "training") -> Iterator[Batch]:
         if self._columns:
             return (self._columns(*self.dataset.take(rows)) for rows in batches)
-        return iter(
-            DataLoader(
+        rows_of_batches = [rows.tolist() for rows in batches]
+        kept = self._kept.get(kind)
+        if kept is None:
+            kept = DataLoader(
                 self.dataset,
-                batch_sampler=[rows.tolist() for rows in batches],
+                batch_sampler=rows_of_batches,
                 collate_fn=self._collate,
-                generator=torch.Generator().manual_seed(worker_seed),
+                generator=torch.Generator(),
                 worker_init_fn=_ignore_interrupts,
                 **self._options,
             )
-        )
+            if self._options.get("persistent_workers"):
+                self._kept[kind] = kept
+        else:  # its workers are told which rows to read, so they need not know that the list is another
+            kept.batch_sampler[:] = rows_of_batches
+        kept.generator.manual_seed(worker_seed)
+        return iter(kept)
 
 
 def _ignore_interrupts(_: int) -> None:
@@ -188,8 +198,8 @@ def loaders(
     """A loader for each split. Training shuffles anew in every pass, evaluation reads in order and drops nothing.
 
     `seeds` gives the shuffling seed of each split: by name, or as a list in the order of the splits. The split
-    `weighted_sampling_split_name` is drawn with replacement, every class equally often. `persistent_workers` is
-    accepted and has no effect: a pass starts its workers anew.
+    `weighted_sampling_split_name` is drawn with replacement, every class equally often. `persistent_workers` keeps
+    the loader's workers from pass to pass.
     """
     if isinstance(seeds, list):
         if len(seeds) < len(iterators):
@@ -207,7 +217,7 @@ def loaders(
         )
         for split in iterators
     }
-    options = _options(num_workers, pin_memory, prefetch_factor)
+    options = _options(num_workers, pin_memory, persistent_workers, prefetch_factor)
     return _loaders(iterators, data_collator, batch_size, seed, strategies, drop_last, options)
 
 
@@ -227,12 +237,12 @@ def strategy_loaders(
     """A loader for each split, with a sampling strategy of its own for training; `random` where none is named.
 
     `weighted_random` draws with replacement, every class equally often. Evaluation reads in order, whatever the
-    strategy. `persistent_workers` is accepted and has no effect: a pass starts its workers anew.
+    strategy. `persistent_workers` keeps the loader's workers from pass to pass.
     """
     strategies = sampling_strategies or {}
     for split in strategies:
         _known(split, iterators, ("sampling_strategies", split))
-    options = _options(num_workers, pin_memory, prefetch_factor)
+    options = _options(num_workers, pin_memory, persistent_workers, prefetch_factor)
     return _loaders(iterators, data_collator, batch_size, seed, strategies, drop_last, options)
 
 
@@ -241,12 +251,21 @@ def _known(split: str, iterators: Splits, at: ConfigPath) -> None:
         raise ConfigError(f"there is no split {split!r}; {one_of(split, iterators)}", at)
 
 
-def _options(num_workers: int, pin_memory: bool, prefetch_factor: int | None) -> dict[str, Any]:
+def _options(
+    num_workers: int, pin_memory: bool, persistent_workers: bool, prefetch_factor: int | None
+) -> dict[str, Any]:
     if num_workers < 0:
         raise ConfigError(f"must not be negative, not {num_workers}", ("num_workers",))
     if prefetch_factor is not None and (num_workers == 0 or prefetch_factor < 1):
         raise ConfigError("needs num_workers, and to be at least 1", ("prefetch_factor",))
-    return {"num_workers": num_workers, "pin_memory": pin_memory, "prefetch_factor": prefetch_factor}
+    if persistent_workers and num_workers == 0:
+        raise ConfigError("needs num_workers", ("persistent_workers",))
+    return {
+        "num_workers": num_workers,
+        "pin_memory": pin_memory,
+        "persistent_workers": persistent_workers,
+        "prefetch_factor": prefetch_factor,
+    }
 
 
 def _loaders(

@@ -98,8 +98,11 @@ class Trainer:
                     optimizer.zero_grad(set_to_none=True)
                 done += 1
                 self.stepped = done == last
-                self._backward(backend.batch(batch), backend, group)
-                if self.stepped:
+                if isinstance(optimizer, torch.optim.LBFGS):
+                    self._step_with_closure(backend.batch(batch), backend, optimizer)
+                else:
+                    self._backward(backend.batch(batch), backend, group)
+                if self.stepped and not isinstance(optimizer, torch.optim.LBFGS):
                     backend.step(optimizer, self.component.max_grad_norm)
                 self.batches += 1
                 yield done
@@ -115,6 +118,20 @@ class Trainer:
             with backend.autocast(self.component.precision):
                 loss = self.loss(batch)
         backend.backward(loss if group == 1 else loss / group)
+
+    def _step_with_closure(self, batch: Batch, backend: Backend, optimizer: torch.optim.LBFGS) -> None:
+        """LBFGS evaluates the loss of one batch several times in one step."""
+        component = self.component
+        if component.accumulate_batches > 1 or component.max_grad_norm is not None or component.precision == "fp16":
+            raise ConfigError("LBFGS goes with neither accumulate_batches, max_grad_norm nor fp16")
+
+        def closure() -> float:
+            optimizer.zero_grad(set_to_none=True)
+            loss = self.loss(batch)
+            backend.backward(loss)
+            return float(loss.detach())
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The loss of the model on `batch`, a scalar. Raises `ConfigError` where the configuration does not fit."""

@@ -40,11 +40,12 @@ def same(left: Batch, right: Batch) -> bool:
     )
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_whole_batches_equal_the_plain_loader(workers: int) -> None:
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+def test_whole_batches_equal_the_plain_loader(workers: int, persistent: bool) -> None:
     dataset = data()
     fast = Loader(dataset, Collator(), 4, seed=1)
-    plain = Loader(dataset, Plain(), 4, seed=1, options={"num_workers": workers})
+    plain = Loader(dataset, Plain(), 4, seed=1, options={"num_workers": workers, "persistent_workers": persistent})
+    next(plain.training_batches(7))  # a pass that is left half-way
     for pass_ in range(2):
         pairs = list(zip(fast.training_batches(pass_), plain.training_batches(pass_), strict=True))
         assert len(pairs) == len(fast) == 6
@@ -163,5 +164,7 @@ def test_a_strategy_for_each_split() -> None:
         strategy_loaders(splits, Collator(), batch_size=4, seed=0, sampling_strategies={"x": SamplingStrategy()})
     with pytest.raises(ConfigError, match="needs num_workers"):
         strategy_loaders(splits, Collator(), batch_size=4, seed=0, prefetch_factor=2)
+    with pytest.raises(ConfigError, match="needs num_workers"):
+        strategy_loaders(splits, Collator(), batch_size=4, seed=0, persistent_workers=True)
     with pytest.raises(ConfigError, match="split 'val' is empty"):
         strategy_loaders({"val": data().subset(torch.arange(0))}, Collator(), batch_size=4, seed=0)

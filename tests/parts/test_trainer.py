@@ -96,6 +96,27 @@ def test_compiled_training_equals_eager(monkeypatch: pytest.MonkeyPatch) -> None
     assert torch.equal(weights(trained(compile=True)[0]), weights(trained()[0]))
 
 
+def test_lbfgs() -> None:
+    def fresh() -> tuple[Trainer, torch.optim.LBFGS]:
+        trainer, _ = trained(num_batches=1)
+        return trainer, torch.optim.LBFGS(trainer.model.parameters(), lr=0.1, max_iter=4)
+
+    ours, optimizer = fresh()
+    reference, reference_optimizer = fresh()
+    ours.passes = ours.batches = 0
+    assert list(ours.epoch(Backend(torch.device("cpu")), optimizer)) == list(range(1, 8))
+    for batch in reference.loader.training_batches(0):
+
+        def closure(batch: Any = batch) -> float:
+            reference_optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(reference.model(batch.samples), batch.targets["target_key"])
+            loss.backward()
+            return float(loss.detach())
+
+        reference_optimizer.step(closure)
+    assert torch.equal(weights(ours), weights(reference))
+
+
 def test_options_that_are_wrong() -> None:
     for options, words in (
         ({"max_grad_norm": 0.0}, "must be positive"),
