@@ -13,6 +13,7 @@ the nearest valid name.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
@@ -71,6 +72,14 @@ class InUseError(StorageError):
     """Another process holds the file or the grid search."""
 
     exit_code = 3
+
+
+def tell(message: str) -> None:
+    """A line to the user on stderr. A terminal that has gone away is no reason to fail."""
+    try:
+        sys.stderr.write(f"mlgym: {message}\n")
+    except (OSError, ValueError):
+        pass
 
 
 def one_of(name: object, known: Iterable[object]) -> str:

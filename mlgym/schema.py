@@ -163,12 +163,6 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def accepts(function: Callable[..., Any], name: str) -> bool:
-    """Whether `function` can be called with the keyword `name`."""
-    found = parameters(function)
-    return name in found or any(p.kind is p.VAR_KEYWORD for p in found.values())
-
-
 def bind(
     function: Callable[..., Any],
     config: Mapping[str, Any],

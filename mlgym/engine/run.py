@@ -24,7 +24,7 @@ from mlgym.engine import experiment, scheduler
 from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import host, system_info
 from mlgym.engine.worker import write_once
-from mlgym.errors import ConfigError, MLgymError, StorageError
+from mlgym.errors import ConfigError, MLgymError, StorageError, tell
 from mlgym.plan.experiments import Plan
 from mlgym.plan.sweep import Cell
 from mlgym.record.events import ExperimentConfig, GridSearch, JobStatus, SystemInfo, plain
@@ -185,7 +185,7 @@ def _signals() -> Iterator[threading.Event]:
         if stopped.is_set():
             os._exit(INTERRUPTED)
         stopped.set()
-        sys.stderr.write("\nmlgym: stopping after this batch; once more to kill\n")
+        tell("stopping after this batch; once more to kill")
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,8 +1,7 @@
-"""Losses: (prediction, target) -> a scalar, and their means over many batches. Imports batch, postprocessing, table.
+"""Losses and their means over many batches. Imports batch, loss_functions, postprocessing, table.
 
-A builder (`cross_entropy`, `lp`, ...) takes what is configured and gives a `Function` of prediction and target;
-`loss` reads an entry of the configuration and gives a `Loss`, which also knows what it is applied to; `LossMean`
-takes in batch after batch and gives what the loss is over all of them at once.
+The functions themselves are in loss_functions. `loss` reads an entry of the configuration and gives a `Loss`, which
+also knows what it is applied to; `LossMean` takes in batch after batch and gives what the loss is over all at once.
 
 All of ours are the mean over the batch, or with `average_batch_loss: false` torch's sum over it. That is for
 training only: a score that grew with the size of a split would compare to nothing, so in evaluation the score is

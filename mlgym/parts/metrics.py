@@ -1,8 +1,7 @@
 """Metrics, computed by torchmetrics in few large updates. Imports postprocessing, losses (for its helper), table.
 
-Averages are named as in scikit-learn. The number of classes is one more than the largest label seen, or the
-width of the predictions. Only AUROC and AUPR keep all predictions (they are exact, not binned).
-What has no value (no samples, no sample of the class, a prediction that is not a number) is NaN.
+Averages are named as in scikit-learn. The number of classes is one more than the largest label seen. What has
+no value (no samples, a prediction that is not a number) is NaN. Scores by class are in class_metrics.
 """
 
 from __future__ import annotations

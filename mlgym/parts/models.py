@@ -10,7 +10,7 @@ from torch import nn
 
 from mlgym.errors import ConfigError
 from mlgym.parts.seeds import seed_everything
-from mlgym.schema import accepts, bind
+from mlgym.schema import bind, parameters
 
 PublicationKeys = dict[str, str] | list[str] | str | None
 
@@ -41,7 +41,8 @@ def model(
     them; a bare tensor is published under the only publication key.
     """
     given: dict[str, Any] = {"prediction_publication_keys": prediction_publication_keys, "seed": seed}
-    given = {name: value for name, value in given.items() if _names(model_registry, name)}
+    named = parameters(model_registry)  # by itself: `**kwargs` may be handed on to one that does not take them
+    given = {name: value for name, value in given.items() if name in named}
     seed_everything(seed)
     try:
         built = model_registry(**bind(model_registry, model_definition or {}, given))
@@ -51,13 +52,6 @@ def model(
         raise ConfigError(f"expected a torch module, got {type(built).__name__}")
     built.prediction_publication_keys = prediction_publication_keys  # type: ignore[assignment]
     return built
-
-
-def _names(function: Callable[..., Any], name: str) -> bool:
-    """Whether `function` itself names the parameter (`**kwargs` may be handed on to one that does not)."""
-    from mlgym.schema import parameters
-
-    return accepts(function, name) and name in parameters(function)
 
 
 def publisher(module: nn.Module) -> Callable[[Any], dict[str, torch.Tensor]]:

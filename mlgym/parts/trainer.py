@@ -102,8 +102,8 @@ class Trainer:
                     self._step_with_closure(backend.batch(batch), backend, optimizer)
                 else:
                     self._backward(backend.batch(batch), backend, group)
-                if self.stepped and not isinstance(optimizer, torch.optim.LBFGS):
-                    backend.step(optimizer, self.component.max_grad_norm)
+                    if self.stepped:
+                        backend.step(optimizer, self.component.max_grad_norm)
                 self.batches += 1
                 yield done
                 if done == wanted:
@@ -111,13 +111,15 @@ class Trainer:
             if self.batches == len(self.loader):
                 self.passes, self.batches = self.passes + 1, 0
 
-    def _backward(self, batch: Batch, backend: Backend, group: int) -> None:
+    def _backward(self, batch: Batch, backend: Backend, group: int) -> torch.Tensor:
+        """Add the gradients of one batch out of `group`; returns its loss."""
         if self.component.precision == "fp32":
             loss = self.loss(batch)
         else:
             with backend.autocast(self.component.precision):
                 loss = self.loss(batch)
         backend.backward(loss if group == 1 else loss / group)
+        return loss
 
     def _step_with_closure(self, batch: Batch, backend: Backend, optimizer: torch.optim.LBFGS) -> None:
         """LBFGS evaluates the loss of one batch several times in one step."""
@@ -127,9 +129,7 @@ class Trainer:
 
         def closure() -> float:
             optimizer.zero_grad(set_to_none=True)
-            loss = self.loss(batch)
-            backend.backward(loss)
-            return float(loss.detach())
+            return float(self._backward(batch, backend, 1).detach())
 
         optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
 

@@ -8,13 +8,12 @@ Imports events, journal and hub.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlgym.errors import StorageError
+from mlgym.errors import StorageError, tell
 from mlgym.record.hub import Acknowledgement
 from mlgym.record.journal import is_held, read_blocks
 
@@ -113,12 +112,12 @@ class Forwarder:
 
     def _give_up(self, tail: _Tail, why: str) -> None:
         tail.broken = True
-        sys.stderr.write(f"mlgym: warning: {tail.path} stays undelivered: {why}\n")
+        tell(f"warning: {tail.path} stays undelivered: {why}")
 
     def _warn(self, message: str) -> None:
         if not self._warned:
             self._warned = True
-            sys.stderr.write(f"mlgym: warning: {message}\n")
+            tell(f"warning: {message}")
 
 
 def batches(lines: bytes) -> list[bytes]:
