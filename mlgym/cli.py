@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,11 @@ def run(blueprint: Blueprint | None = None) -> None:
 
     Ends the process with the exit code.
     """
+    forkserver = sys.modules.get("mlgym.engine.forkserver")
+    if forkserver is not None and forkserver.called_with is not None:
+        # A script that does not ask for `__main__` is being loaded for its jobs: this is all they want of it.
+        forkserver.called_with.append(blueprint)
+        sys.exit(0)
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["run", *arguments]
@@ -84,20 +90,24 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.plan.config import read_run_config
     from mlgym.plan.experiments import read_plan
 
-    plan = read_plan(parsed.config_path)  # before torch is imported: most mistakes are found in milliseconds
-    from mlgym.engine.run import launch
+    document, run_config = read_run_config(parsed.config_path)
+    from mlgym.engine.run import executor, launch
 
-    return launch(plan, blueprint)
+    with executor(run_config, blueprint) as started:  # other processes import torch while this one plans
+        return launch(read_plan(document, run_config), started)
 
 
 def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.plan.config import read_run_config
     from mlgym.plan.experiments import read_plan
     from mlgym.record.events import plain
     from mlgym.record.report import aligned, short_names, shown
 
-    specs = read_plan(parsed.config_path).specs("")
+    plan = read_plan(*read_run_config(parsed.config_path))
+    specs = plan.specs("")
     if parsed.json:
         print(
             json.dumps(
@@ -126,12 +136,15 @@ def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
 
 
 def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.plan.config import read_run_config
     from mlgym.plan.experiments import read_plan
 
-    plan = read_plan(parsed.config_path)
-    from mlgym.engine.run import check, registry_of
+    document, run_config = read_run_config(parsed.config_path)
+    from mlgym.engine.run import check, executor
 
-    failures = check(plan, registry_of(blueprint))
+    with executor(run_config, blueprint) as started:
+        plan = read_plan(document, run_config)
+        failures = check(plan, started).own
     for experiment_id, stacktrace in failures:
         print(f"experiment {experiment_id} would fail:\n{stacktrace}", file=sys.stderr)
     if failures:
@@ -144,7 +157,8 @@ def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     from mlgym.record.events import plain
     from mlgym.record.fold import read_state
     from mlgym.record.journal import is_held
-    from mlgym.record.report import as_json, as_text, report
+    from mlgym.record.report import as_json, report
+    from mlgym.record.summary import summary
     from mlgym.specs import RunPaths
 
     storage: Path = parsed.event_storage_path
@@ -157,12 +171,9 @@ def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
             f"there is no grid search {parsed.grid_search_id!r} in {storage}; {one_of(parsed.grid_search_id, known)}"
         )
     state = read_state(paths.log)
-    found = report(state, parsed.metric, parsed.mode)
-    print(
-        json.dumps(plain(as_json(found)), indent=2, allow_nan=False)
-        if parsed.json
-        else f"{as_text(found)}\n\nlog: {paths.log}"
-    )
+    now = time.time_ns() // 1_000_000 if is_held(paths.lock) else None
+    found = report(state, parsed.metric, parsed.mode, now)
+    print(json.dumps(plain(as_json(found)), indent=2, allow_nan=False) if parsed.json else summary(found, paths))
     if state.status == "STARTED" and not is_held(paths.lock):
         waiting = "; events that it had not delivered are in its spool" if any(paths.spools.glob("*.jsonl")) else ""
         print(f"mlgym: warning: the run is no longer alive{waiting}", file=sys.stderr)

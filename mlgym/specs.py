@@ -90,3 +90,7 @@ class RunPaths(msgspec.Struct, frozen=True):
 
     def experiment(self, experiment_id: int) -> Path:
         return self.root / str(experiment_id)
+
+    def output(self, experiment_id: int) -> Path:
+        """What the experiment's jobs printed, and the stack trace of one that failed."""
+        return self.experiment(experiment_id) / "output.log"

@@ -10,13 +10,15 @@ import pytest
 from tests.conftest import ROOT
 
 ROWS = [
-    ["errors", "specs", "schema"],
+    ["errors", "specs", "schema", "processes"],
     [
         "record.events",
         "record.journal",
         "record.spool",
         "record.fold",
         "record.report",
+        "record.files",
+        "record.summary",
         "record.hub",
         "record.forwarder",
     ],
@@ -45,7 +47,12 @@ ROWS = [
     [
         "engine.provenance",
         "engine.experiment",
+        "engine.checking",
+        "engine.executor",
+        "engine.forkserver",
         "engine.worker",
+        "engine.in_process",
+        "engine.slots",
         "engine.scheduler",
         "engine.progress",
         "engine.run",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import Any
 
-from mlgym.record.events import Event, JobStatusEvent
+from mlgym.record.events import Event, JobStatus, JobStatusEvent
 from mlgym.record.fold import Experiment, State
 from mlgym.record.report import short_names, shown
 
@@ -25,27 +26,25 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
+            tqdm.set_lock(threading.RLock())  # its own lock is made for many processes, and is a semaphore on disk
             self._tqdm = tqdm
             self._grid = tqdm(total=total, desc="grid", unit="exp", position=0, leave=False)
 
     def __call__(self, events: list[Event], state: State) -> None:
-        ended = [
-            state.experiments[event.payload.experiment_id]
-            for event in events
-            if isinstance(event, JobStatusEvent) and event.payload.status in _ENDED
-        ]
+        ended = [e.payload for e in events if isinstance(e, JobStatusEvent) and e.payload.status in _ENDED]
         if self._grid is None:
-            for experiment in ended:
-                self._line(experiment, state)
+            for status in ended:
+                self._line(status, state)
         elif ended or time.monotonic() >= self._next:
             self._next = time.monotonic() + 0.1
             self._draw(state)
 
-    def _line(self, experiment: Experiment, state: State) -> None:
+    def _line(self, status: JobStatus, state: State) -> None:
         done = sum(other.status in _ENDED for other in state.experiments.values())
-        error = f": {experiment.error}" if experiment.error else ""
+        error = f": {status.error}" if status.error else ""
+        experiment = state.experiments[status.experiment_id]
         sys.stderr.write(
-            f"[{done}/{self._total}] experiment {experiment.experiment_id} {experiment.status} "
+            f"[{done}/{self._total}] experiment {status.experiment_id} {status.status} "
             f"after {experiment.epochs_done} epochs ({self._values(experiment)}){error}\n"
         )
 

@@ -18,8 +18,8 @@ def host() -> str:
     return socket.gethostname()
 
 
-def system_info() -> dict[str, Any]:
-    """Facts about this machine and this process, as plain data."""
+def system_info(gpus_found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Facts about this machine and this process, as plain data; `gpus_found` by whoever may touch them."""
     return {
         "host": host(),
         "command_line": sys.argv,
@@ -33,7 +33,7 @@ def system_info() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": _gpus(),
+        "gpus": gpus_found,
     }
 
 
@@ -67,7 +67,8 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _gpus() -> list[dict[str, Any]]:
+def gpus() -> list[dict[str, Any]]:
+    """The CUDA devices of this machine. A process that is to fork must not ask."""
     import torch
 
     if not torch.cuda.is_available():

@@ -8,89 +8,78 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from mlgym.build.catalog import built_in
-from mlgym.build.registry import Registry
-from mlgym.engine import experiment, scheduler
+from mlgym.engine.checking import Checked, before_a_run, covering
+from mlgym.engine.executor import BY_SIGNAL, Executor
+from mlgym.engine.forkserver import Blueprint
 from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import host, system_info
-from mlgym.engine.worker import write_once
-from mlgym.errors import ConfigError, MLgymError, StorageError, tell
+from mlgym.errors import ConfigError, StorageError, tell
+from mlgym.plan.config import MainProcess, RunConfig
 from mlgym.plan.experiments import Plan
-from mlgym.plan.sweep import Cell
 from mlgym.record.events import ExperimentConfig, GridSearch, JobStatus, SystemInfo, plain
+from mlgym.record.files import write_once
 from mlgym.record.forwarder import Forwarder
 from mlgym.record.hub import Hub
 from mlgym.record.journal import flock
-from mlgym.record.report import as_text, report
+from mlgym.record.report import report
 from mlgym.record.spool import Spool, new_source
+from mlgym.record.summary import summary
 from mlgym.specs import ExperimentSpec, RunPaths
 
-Blueprint = Callable[[Registry], None]
 INTERRUPTED = 130
 
 
-def registry_of(blueprint: Blueprint | None) -> Registry:
-    """The built-in components and what `blueprint` adds."""
-    registry = built_in()
-    if blueprint:
-        blueprint(registry)
-    return registry
+@contextmanager
+def executor(run_config: RunConfig, blueprint: Blueprint | None) -> Iterator[Executor]:
+    """The executor for the environment of a run config; it may begin to load while the grid is being planned."""
+    environment = run_config.environment
+    found: Executor
+    if isinstance(environment, MainProcess):
+        from mlgym.engine.in_process import InProcess
+
+        found = InProcess(environment.config, blueprint)
+    else:
+        from mlgym.engine.scheduler import Multiprocessing
+
+        found = Multiprocessing(environment.config, blueprint)
+    try:
+        yield found
+    finally:
+        found.close()
 
 
-# --- check --------------------------------------------------------------------------------------------------
+def check(plan: Plan, executor: Executor, cells: list[int] | None = None) -> Checked:
+    """Try experiments: by default as many as it takes to see every swept value once.
 
-
-def check(plan: Plan, registry: Registry, at_most: int | None = None) -> list[tuple[int, str]]:
-    """Build as many experiments as it takes to see every swept value once (or `at_most`), and take a step in each.
-
-    Raises `MLgymError` for the first mistake in the configuration, with its place. Any other exception is the
-    experiment's own: it is returned as (experiment_id, stack trace), because the others can still run.
+    Raises `MLgymError` for the first mistake in the configuration, with its place.
     """
-    own: list[tuple[int, str]] = []
     specs = plan.specs("check")
-    on = scheduler.device(plan.run_config.environment.config.computation_device_id)
-    for experiment_id in covering(plan.cells)[:at_most]:
-        try:
-            experiment.try_once(experiment.build(specs[experiment_id], registry, on))
-        except ConfigError as error:
-            raise error.locate(partial(plan.place, experiment_id)) from None
-        except MLgymError:
-            raise
-        except (Exception, SystemExit):
-            own.append((experiment_id, traceback.format_exc()))
-    return own
+    found = executor.check([specs[i] for i in (covering(plan.cells) if cells is None else cells)])
+    if isinstance(found.error, ConfigError):
+        raise found.error.locate(partial(plan.place, found.experiment_id))
+    if found.error:
+        raise found.error
+    return found
 
 
-def covering(cells: list[Cell]) -> list[int]:
-    """A few cells in which every value of every sweep occurs."""
-    seen: set[tuple[object, str]] = set()
-    chosen = []
-    for i, cell in enumerate(cells):
-        values = {(path, repr(value)) for path, value in cell.swept.items()}
-        if i == 0 or not values <= seen:
-            seen |= values
-            chosen.append(i)
-    return chosen
-
-
-# --- run ----------------------------------------------------------------------------------------------------
-
-
-def launch(plan: Plan, blueprint: Blueprint | None) -> int:
+def launch(plan: Plan, executor: Executor) -> int:
     """Run the whole grid; prints the table and returns the exit code. Raises `MLgymError` before anything began."""
     storage = Path(plan.run_config.logging.event_storage_path).absolute()  # whatever user code makes the current one
-    registry = registry_of(blueprint)
-    check(plan, registry, at_most=16)
+    try:
+        gpus = executor.gpus()
+    except ConfigError as error:
+        raise error.locate(plan.run_document.place) from None
+    check(plan, executor, before_a_run(plan.cells))
+    info = system_info(gpus)
     with ExitStack() as stack:
         paths = _new_grid_search(plan, storage)
         lock = stack.enter_context(paths.lock.open("w"))
@@ -101,45 +90,47 @@ def launch(plan: Plan, blueprint: Blueprint | None) -> int:
         hub.subscribe(progress)
         forwarder = Forwarder(paths.spools, hub.accept)
         try:
-            finished = _run_all(plan, plan.specs(paths.grid_search_id), paths, registry)
+            unfinished = _run_all(plan, paths, executor, info)
         finally:
             delivered = forwarder.close()
             progress.close()
         shown = RunPaths(Path(plan.run_config.logging.event_storage_path), paths.grid_search_id)
-        sys.stdout.write(f"{as_text(report(hub.state))}\n\nlog: {shown.log}\n")
+        sys.stdout.write(f"{summary(report(hub.state), shown)}\n")
         sys.stdout.flush()
         if not delivered:
             raise StorageError(
                 f"some events could not be written to the log; what is left of them is in {paths.spools}"
             )
-        if not finished:
+        if unfinished == BY_SIGNAL:
             return INTERRUPTED
         return int(any(found.status != "DONE" for found in hub.state.experiments.values()))
 
 
-def _run_all(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, registry: Registry) -> bool:
-    """Announce every experiment, run them, record the end. False when a signal came before the end."""
+def _run_all(plan: Plan, paths: RunPaths, executor: Executor, info: dict[str, Any]) -> str | None:
+    """Announce every experiment, run them, record the end; None, or why some have not been run."""
     source = new_source("run")
-    with Spool(paths.spool(source), source) as spool, _signals() as stopped:
-        _announce(plan, specs, paths, spool)
-        on = scheduler.device(plan.run_config.environment.config.computation_device_id)
-        finished = False
+    specs = plan.specs(paths.grid_search_id)
+    unfinished: str | None = "an error"
+    with _signals(executor.kills_after) as stop:
         try:
-            finished = scheduler.run_in_process(specs, paths, registry, on, stopped.is_set)
-        except KeyboardInterrupt:  # from user code: ours only sets `stopped`
-            pass
+            with Spool(paths.spool(source), source) as spool:
+                _announce(plan, specs, paths, info, spool)
+                unfinished = executor.run(plan.start_order(specs), paths, spool.emit, stop)
+        except KeyboardInterrupt:  # from user code: our signals raise nothing
+            unfinished = BY_SIGNAL
         finally:
-            spool.emit(
-                GridSearch(
-                    grid_search_id=paths.grid_search_id,
-                    status="FINISHED" if finished else "INTERRUPTED",
-                    reason=None if finished else "stopped by a signal" if stopped.is_set() else "an error",
-                )
+            end = GridSearch(
+                grid_search_id=paths.grid_search_id,
+                status="INTERRUPTED" if unfinished else "FINISHED",
+                reason=unfinished,
             )
-        return finished
+            source = new_source("run")  # begun after all others, and so the last in the log
+            with Spool(paths.spool(source), source) as spool:
+                spool.emit(end)
+        return unfinished
 
 
-def _announce(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, spool: Spool) -> None:
+def _announce(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, info: dict[str, Any], spool: Spool) -> None:
     grid_search_id = paths.grid_search_id
     spool.emit(
         GridSearch(
@@ -149,7 +140,7 @@ def _announce(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, spool: S
             run_config=plan.run_document.text,
         )
     )
-    info = plain(system_info())
+    info = plain(info)
     spool.emit(SystemInfo(grid_search_id=grid_search_id, host=host(), info=info))
     text = msgspec.json.format(msgspec.json.encode(info), indent=2)
     for spec in specs:
@@ -173,23 +164,37 @@ def _announce(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, spool: S
         )
 
 
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets: finish the batch, then stop. The second one kills.
+class _Stop:
+    """How often the user has asked for an end. Killing outright is `os._exit`: an exception could come out of the
+    middle of a write, where a death does no harm."""
 
-    Killing is `os._exit`: an exception could come out of the middle of a write, where a death does no harm.
-    """
-    stopped = threading.Event()
+    def __init__(self, at_once: int) -> None:
+        self._asked = 0
+        self._at_once = at_once
 
-    def stop(signum: int, frame: object) -> None:
-        if stopped.is_set():
+    def requested(self) -> bool:
+        return self._asked >= 1
+
+    def kill_requested(self) -> bool:
+        return self._asked >= 2
+
+    def __call__(self, signum: int, frame: object) -> None:
+        self._asked += 1
+        if self._asked == self._at_once:
             os._exit(INTERRUPTED)
-        stopped.set()
-        tell("stopping after this batch; once more to kill")
+        tell("stopping after this batch; once more to kill" if self._asked == 1 else "killing")
 
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+@contextmanager
+def _signals(at_once: int) -> Iterator[_Stop]:
+    """Count the signals that ask for an end; the process ends outright at number `at_once`."""
+    stop = _Stop(at_once)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for signum, handler in before.items():
+        if handler is not signal.SIG_IGN or signum == signal.SIGINT:  # nohup stays nohup
+            signal.signal(signum, stop)
     try:
-        yield stopped
+        yield stop
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

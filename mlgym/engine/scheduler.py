@@ -1,39 +1,324 @@
-"""Which experiment runs when, and where."""
+"""Which experiment runs when, and where: fresh processes on device slots, watched until each has ended.
+
+    waiting ──start──► running ──exit──► read its spool: an end state? ──yes──► ended
+       ▲                                        │ no
+       └────── back-off, next attempt ◄──── LOST ──── too often ──► FAILED
+
+The scheduler never waits for a job: it sleeps until the fork server reports an exit, a job says that it is alive, or
+a deadline comes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import fcntl
+import heapq
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import torch
+import msgspec
 
-from mlgym.build.registry import Registry
-from mlgym.engine.worker import run_job
-from mlgym.errors import InputError
+from mlgym.engine.checking import Checked
+from mlgym.engine.executor import BY_SIGNAL, DEVICE_ERROR, Emit, Stop
+from mlgym.engine.forkserver import Blueprint, Child, ForkServer, receive
+from mlgym.engine.slots import Device, Slots
+from mlgym.errors import ConfigError, InputError, tell
+from mlgym.plan.config import MultiprocessingConfig
+from mlgym.processes import exit_text
+from mlgym.record.events import JobState, JobStatus, JobStatusEvent, decode
+from mlgym.record.journal import last_line
+from mlgym.record.spool import new_source
 from mlgym.specs import ExperimentSpec, RunPaths
 
-
-def device(index: int | None) -> torch.device:
-    """CUDA device `index`, or the CPU. Raises `InputError` when there is no such device: never a silent CPU."""
-    if index is None:
-        return torch.device("cpu")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not 0 <= index < count:
-        raise InputError(f"there is no CUDA device {index}: this machine has {count}; leave it out to use the CPU")
-    return torch.device("cuda", index)
+_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL, and for a job to leave once its end is recorded."""
 
 
-def run_in_process(
-    specs: Iterable[ExperimentSpec],
-    paths: RunPaths,
-    registry: Registry,
-    on: torch.device,
-    stop_requested: Callable[[], bool],
-) -> bool:
-    """Run the experiments one after the other in this process; one that fails does not stop the others.
+class Multiprocessing:
+    """The executor for many processes. Starting it starts to load the fork server."""
 
-    False when a stop was asked for before all of them had ended.
-    """
-    for spec in specs:
-        if stop_requested() or run_job(spec, paths, registry, on, stop_requested) == "STOPPED":
+    kills_after = 3  # the second signal kills the jobs
+
+    def __init__(self, config: MultiprocessingConfig, blueprint: Blueprint | None) -> None:
+        self._config = config
+        devices = config.computation_device_ids
+        cores = len(os.sched_getaffinity(0))
+        per_device = len(devices) * (config.jobs_per_device or 1)
+        self._slots = Slots(config.process_count or per_device or cores, devices, config.jobs_per_device)
+        self._num_threads = max(1, cores // self._slots.count)
+        self._server = ForkServer("mlgym.engine.worker:registry_of", blueprint, self._num_threads)
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """The CUDA devices. Raises `ConfigError` when one that the configuration names does not exist."""
+        error, found = self._ask("mlgym.engine.worker:probe_job", self._config.computation_device_ids)
+        if error is not None:
+            raise ConfigError(str(error), ("environment", "config", "computation_device_ids"))
+        gpus: list[dict[str, Any]] = found
+        return gpus
+
+    def check(self, specs: list[ExperimentSpec]) -> Checked:
+        """Try each of `specs` in a throw-away process; what it had to import is then loaded for every job."""
+        device = next(iter(self._config.computation_device_ids), None)
+        found: Checked = self._ask("mlgym.engine.worker:check_job", specs, device)
+        if not found.error:
+            self._server.preload(found.modules)
+        return found
+
+    def _ask(self, function: str, *arguments: Any) -> Any:
+        """The answer of a child that calls `function`."""
+        self._server.wait_ready()
+        child = self._server.start(function, *arguments)
+        try:
+            with child.channel:
+                return receive(child.channel)
+        except (EOFError, ConnectionError):
+            while not child.ended:
+                select.select([self._server], [], [], 1)
+                self._server.update()
+            how = child.failure or exit_text(child.exit_status or 0)
+            raise InputError(f"the process that tried the configuration ended before it could answer: {how}") from None
+
+    def run(self, specs: list[ExperimentSpec], paths: RunPaths, emit: Emit, stop: Stop) -> str | None:
+        """Run the experiments, in this order; None when all have ended, otherwise why not."""
+        return _Grid(self._config, self._slots, self._num_threads, self._server, paths, emit, stop).run(specs)
+
+    def close(self) -> None:
+        """End every process that was started, at once."""
+        self._server.close()
+
+
+@dataclass
+class _Job:
+    """A running job. Times are those of `time.monotonic`, except `starting_time` (unix time in ms)."""
+
+    order: int
+    spec: ExperimentSpec
+    source: str
+    child: Child
+    device: Device
+    starting_time: int
+    started: float
+    alive: float
+    spool: int | None = None
+    """The spool's own descriptor: a name may be gone once its events are delivered, and a flock is held for us."""
+    heard: bool = True
+    """False once the job has closed its channel."""
+    ending: str | None = None
+    """Why it is being ended."""
+    retry: bool = True
+    kill_at: float | None = None
+
+
+@dataclass
+class _Grid:
+    """One run of the scheduler."""
+
+    config: MultiprocessingConfig
+    slots: Slots
+    num_threads: int
+    server: ForkServer
+    paths: RunPaths
+    emit: Emit
+    stop: Stop
+    ready: list[tuple[int, ExperimentSpec]] = field(default_factory=list)
+    """A heap by place in the order, so that a retry goes before what came later."""
+    delayed: list[tuple[float, int, ExperimentSpec]] = field(default_factory=list)
+    running: list[_Job] = field(default_factory=list)
+    stopping: bool = False
+
+    def run(self, specs: list[ExperimentSpec]) -> str | None:
+        self.ready = list(enumerate(specs))
+        while self.running or not (self.stopping or self._nothing_to_start()):
+            self._obey()
+            self._start()
+            self._wait()
+            self._enforce_deadlines()
+        if self.stopping:
+            return BY_SIGNAL
+        if self.ready or self.delayed:
+            return "every device is in quarantine"
+        return None
+
+    def _nothing_to_start(self) -> bool:
+        return not (self.ready or self.delayed) or not self.slots.devices
+
+    def _obey(self) -> None:
+        """Pass on what the user wants."""
+        if self.stop.requested() and not self.stopping:
+            self.stopping = True
+            for job in self.running:
+                try:
+                    job.child.channel.send(b"q")
+                except OSError:
+                    pass
+        if self.stop.kill_requested():
+            for job in self.running:
+                self._end(job, "killed by the user", retry=False, at_once=True)
+
+    # --- start --------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        now = time.monotonic()
+        while self.delayed and self.delayed[0][0] <= now:
+            _, order, spec = heapq.heappop(self.delayed)
+            heapq.heappush(self.ready, (order, spec))
+        while self.ready and not self.stopping and (taken := self.slots.take()):
+            (device,) = taken
+            order, spec = heapq.heappop(self.ready)
+            source = new_source(f"job-{spec.experiment_id}-{spec.attempt}")
+            arguments = (spec, self.paths, source, device, self.num_threads)
+            child = self.server.start("mlgym.engine.worker:job", *arguments)
+            child.channel.setblocking(False)
+            now = time.monotonic()
+            self.running.append(_Job(order, spec, source, child, device, time.time_ns() // 1_000_000, now, now))
+
+    # --- wait ---------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        by_channel = {job.child.channel: job for job in self.running if job.heard}
+        timeout = 0.2 if self.running or not self.delayed else max(0, self.delayed[0][0] - time.monotonic())
+        sources: list[Any] = [self.server, *by_channel]
+        readable, _, _ = select.select(sources, [], [], min(timeout, 0.2))
+        for channel in readable:
+            if isinstance(channel, socket.socket):
+                self._listen(by_channel[channel])
+        if self.server in readable and not self.server.update():
+            tell("warning: the process that starts jobs has died; starting another")
+        for job in [job for job in self.running if job.child.ended]:
+            self.running.remove(job)
+            self._listen(job)  # its last words
+            self._ended(job)
+
+    def _listen(self, job: _Job) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(job.child.channel, 4096, 1)
+        except OSError:  # nothing there, or the other end is gone
+            return
+        if fds:
+            job.spool = fds[0]
+        job.heard = bool(data)
+        if data:
+            job.alive = time.monotonic()
+        if data.endswith(b"e"):  # its end is recorded; now it has to leave
+            job.kill_at = job.alive + _GRACE
+
+    # --- deadlines ----------------------------------------------------------------------------------------------
+
+    def _enforce_deadlines(self) -> None:
+        config = self.config
+        now = time.monotonic()
+        for job in self.running:
+            if job.kill_at is not None:
+                if now >= job.kill_at:
+                    self._end(job, job.ending or "", job.retry, at_once=True)
+            elif config.job_timeout is not None and now - job.started > config.job_timeout:
+                self._end(job, f"it took longer than job_timeout ({config.job_timeout:g} s)", retry=False)
+            elif config.progress_timeout is not None and now - job.alive > config.progress_timeout:
+                self._end(job, f"no batch was finished in progress_timeout ({config.progress_timeout:g} s)")
+
+    def _end(self, job: _Job, why: str, retry: bool = True, at_once: bool = False) -> None:
+        job.ending, job.retry = why, retry
+        job.kill_at = time.monotonic() + _GRACE
+        self.server.signal(job.child, signal.SIGKILL if at_once else signal.SIGTERM)
+
+    # --- end ----------------------------------------------------------------------------------------------------
+
+    def _ended(self, job: _Job) -> None:
+        job.child.channel.close()
+        end = self._end_state(job)
+        self._tidy(job)
+        self.slots.free(job.device)
+        if end is None:
+            self._lost(job)
+        elif end.status == "FAILED":
+            self._failed(job, end)
+        else:
+            self.slots.worked(job.device)
+
+    def _end_state(self, job: _Job) -> JobStatus | None:
+        """What the job's spool says of its end."""
+        if job.spool is None:  # it ended before there was one
+            return None
+        try:
+            line = last_line(job.spool)
+            event = decode(line) if line is not None else None
+        finally:
+            fcntl.flock(job.spool, fcntl.LOCK_UN)  # also for what the job may have left behind
+            os.close(job.spool)
+        ended = isinstance(event, JobStatusEvent) and event.payload.status in ("DONE", "FAILED", "STOPPED")
+        return event.payload if ended and isinstance(event, JobStatusEvent) else None
+
+    def _tidy(self, job: _Job) -> None:
+        """Files that a killed job was about to give their names."""
+        _unlink(self.paths.spool(job.source).with_suffix(".new"))
+        if job.child.exit_status != 0:
+            for path in self.paths.experiment(job.spec.experiment_id).glob(f".*.{job.child.pid}"):
+                _unlink(path)
+
+    def _failed(self, job: _Job, end: JobStatus) -> None:
+        if end.reason == DEVICE_ERROR:
+            if self.slots.failed(job.device):
+                tell(f"warning: device cuda:{job.device} failed twice in a row and gets no more jobs")
+            self._try_again(job)
+        else:
+            self.slots.worked(job.device)
+            if self.config.retry_failed:
+                self._try_again(job)
+
+    def _lost(self, job: _Job) -> None:
+        how = job.child.failure or exit_text(job.child.exit_status or 0)
+        if job.ending:
+            how = f"{job.ending}: {how.removesuffix(' (out of memory?)')}"
+        self._status(job, "LOST", how)
+        if not (self.stopping or self._try_again(job)):  # when stopping, a warm start tries again
+            lost = f"lost {job.spec.attempt} times, the last time: " if job.spec.attempt > 1 else "lost: "
+            self._status(job, "FAILED", lost + how)
+
+    def _try_again(self, job: _Job) -> bool:
+        """Queue the next attempt, unless there have been enough."""
+        spec = job.spec
+        if not job.retry or self.stopping or spec.attempt > self.config.max_retries:
             return False
-    return True
+        delay = self.config.retry_delay * 2 ** (spec.attempt - 1)
+        spec = msgspec.structs.replace(spec, attempt=spec.attempt + 1)
+        heapq.heappush(self.delayed, (time.monotonic() + delay, job.order, spec))
+        self.emit(
+            JobStatus(
+                grid_search_id=spec.grid_search_id,
+                experiment_id=spec.experiment_id,
+                job_id=spec.job_id,
+                status="INIT",
+                reason=f"tried again after {delay:g} s",
+            ),
+            spec.attempt,
+        )
+        return True
+
+    def _status(self, job: _Job, state: JobState, why: str) -> None:
+        spec = job.spec
+        self.emit(
+            JobStatus(
+                grid_search_id=spec.grid_search_id,
+                experiment_id=spec.experiment_id,
+                job_id=spec.job_id,
+                status=state,
+                starting_time=job.starting_time,
+                finishing_time=time.time_ns() // 1_000_000,
+                device="cpu" if job.device is None else f"cuda:{job.device}",
+                num_threads=self.num_threads,
+                error=why,
+            ),
+            spec.attempt,
+        )
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:
+        pass

@@ -1,38 +1,73 @@
-"""One job: a spec and a device in, a spool full of events out. Never raises for what the experiment does."""
+"""What happens in the process that runs a job: a spec in, a spool full of events out.
+
+`run_job` is the job itself, in whichever process. The functions below it are what the fork server's children call.
+"""
 
 from __future__ import annotations
 
+import faulthandler
+import multiprocessing
 import os
+import signal
+import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 
+from mlgym.build.catalog import built_in
 from mlgym.build.registry import Registry
-from mlgym.engine import experiment
-from mlgym.engine.provenance import host
-from mlgym.errors import StorageError
+from mlgym.engine import experiment, forkserver
+from mlgym.engine.checking import Checked, check
+from mlgym.engine.executor import DEVICE_ERROR
+from mlgym.engine.forkserver import Blueprint
+from mlgym.engine.provenance import gpus, host
+from mlgym.errors import InputError, StorageError, tell
+from mlgym.processes import line_buffer_c_output
 from mlgym.record.events import JobState, JobStatus, Payload, plain
-from mlgym.record.spool import Spool, new_source
+from mlgym.record.files import write_once
+from mlgym.record.spool import Spool
 from mlgym.specs import ExperimentSpec, RunPaths
+
+
+def registry_of(blueprint: Blueprint | None) -> Registry:
+    """The built-in components and what `blueprint` adds."""
+    registry = built_in()
+    if blueprint:
+        blueprint(registry)
+    return registry
+
+
+def device(index: int | None) -> torch.device:
+    """CUDA device `index`, or the CPU. Raises `InputError` when there is no such device: never a silent CPU."""
+    if index is None:
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not 0 <= index < count:
+        raise InputError(f"there is no CUDA device {index}: this machine has {count}; leave it out to use the CPU")
+    return torch.device("cuda", index)
 
 
 def run_job(
     spec: ExperimentSpec,
     paths: RunPaths,
+    source: str,
     registry: Registry,
-    device: torch.device,
+    on: torch.device,
     stop_requested: Callable[[], bool],
+    opened: Callable[[Spool], None] = lambda _: None,
 ) -> JobState:
-    """Run the experiment and record everything, its end as the last event. Returns how it ended.
+    """Run the experiment and record everything in the spool `source`, its end as the last event; returns how it ended.
 
     An exception of the experiment becomes FAILED with its stack trace. `KeyboardInterrupt` and the like end the
     job as STOPPED and are raised again; so is a `StorageError`, when nothing can be recorded any more.
     """
-    source = new_source(f"job-{spec.experiment_id}-{spec.attempt}")
     started = _now()
 
     def status(
@@ -47,9 +82,10 @@ def run_job(
             experiment_id=spec.experiment_id,
             job_id=spec.job_id,
             status=state,
+            start_epoch=spec.start.epoch if spec.start else 0,
             starting_time=started,
             finishing_time=finished,
-            device=str(device),
+            device=str(on),
             host=host(),
             num_threads=torch.get_num_threads(),
             reason=reason,
@@ -57,29 +93,46 @@ def run_job(
             stacktrace=stacktrace,
         )
 
-    with Spool(paths.spool(source), source, spec.attempt) as spool:
-        spool.emit(status("RUNNING"))
+    with Spool(paths.spool(source), source) as spool:
+        opened(spool)
+        emit = partial(spool.emit, attempt=spec.attempt)
+        emit(status("RUNNING"))
         state: JobState
         try:
             write_once(
                 paths.experiment(spec.experiment_id) / "experiment_config.json",
                 msgspec.json.format(msgspec.json.encode(plain(spec.config)), indent=2),
             )
-            parts = experiment.build(spec, registry, device)
-            outcome = experiment.run(spec, parts, spool.emit, stop_requested)
+            parts = experiment.build(spec, registry, on)
+            outcome = experiment.run(spec, parts, emit, stop_requested)
         except (Exception, SystemExit) as error:  # sys.exit() in user code is a failure of that experiment
             if isinstance(error, StorageError):
                 raise
             state = "FAILED"
             stacktrace = encodable(traceback.format_exc())
-            spool.emit(status("FAILED", _now(), error=stacktrace.strip().rpartition("\n")[2], stacktrace=stacktrace))
+            with paths.output(spec.experiment_id).open("a") as file:
+                file.write(stacktrace)
+            last = stacktrace.strip().rpartition("\n")[2]
+            reason = DEVICE_ERROR if is_device_error(error) else None
+            emit(status("FAILED", _now(), reason=reason, error=last, stacktrace=stacktrace))
         except BaseException:
-            spool.emit(status("STOPPED", _now(), reason="interrupted"))
+            emit(status("STOPPED", _now(), reason="interrupted"))
             raise
         else:
             state = outcome.status
-            spool.emit(status(state, _now(), reason=outcome.reason))
+            emit(status(state, _now(), reason=outcome.reason))
     return state
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Whether a CUDA device has failed. An assertion in a kernel and memory that ran out are the code's doing."""
+    text = str(error)
+    return (
+        isinstance(error, RuntimeError)
+        and not isinstance(error, torch.cuda.OutOfMemoryError)
+        and text.startswith(("CUDA error:", "CUDA driver error:"))
+        and not any(phrase in text for phrase in ("device-side assert", "out of memory", "invalid device ordinal"))
+    )
 
 
 def encodable(text: str) -> str:
@@ -87,21 +140,124 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def write_once(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or absent; one that exists is left as it is. Raises `StorageError`."""
-    if path.exists():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
-
-
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+# --- children of the fork server ----------------------------------------------------------------------------
+
+
+def job(
+    channel: socket.socket,
+    registry: Registry,
+    spec: ExperimentSpec,
+    paths: RunPaths,
+    source: str,
+    device_index: int | None,
+    num_threads: int,
+) -> int:
+    """Run a job; talk to the scheduler in single bytes.
+
+    s (with the spool's descriptor): begun, h: alive, e: its end is recorded; from there, q: stop.
+    """
+    _settle(num_threads)
+    _redirect_output(paths.output(spec.experiment_id), spec.attempt)
+    channel.setblocking(False)
+    talk = _Talk(channel)
+    try:
+        run_job(spec, paths, source, registry, device(device_index), talk.stop_requested, talk.opened)
+    except StorageError as error:
+        tell(f"nothing can be recorded any more: {error}")
+        return 74  # EX_IOERR
+    channel.send(b"e")
+    return 0
+
+
+class _Talk:
+    """The job's end of its channel. A byte that finds no room is dropped: training never waits for the scheduler."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._next_look = self._next_beat = 0.0
+        self._stopping = False
+
+    def opened(self, spool: Spool) -> None:
+        """With the descriptor the scheduler reads how the job ended, whoever has deleted the spool by then."""
+        socket.send_fds(self._channel, [b"s"], [spool.fileno()])
+
+    def stop_requested(self) -> bool:
+        """Called after each batch, which is also the sign that the job is getting on."""
+        now = time.monotonic()
+        if now < self._next_look or self._stopping:
+            return self._stopping
+        self._next_look = now + 0.05
+        if now >= self._next_beat:
+            self._next_beat = now + 1
+            try:
+                self._channel.send(b"h")
+            except OSError:
+                pass
+        try:
+            self._stopping = bool(self._channel.recv(1))
+        except BlockingIOError:
+            pass
+        return self._stopping
+
+
+def _settle(num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
+    # A forkserver inside a forked job would start a second, empty server for the DataLoader.
+    multiprocessing.set_start_method("fork", force=True)
+
+
+def _redirect_output(path: Path, attempt: int) -> None:
+    """Everything this process and its children print goes to `path`: Python, C, and the last words of a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    line_buffer_c_output()
+    # The script may have replaced them, or they may be buffered: what is lost on a kill helps nobody.
+    sys.stdout = os.fdopen(1, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    if attempt > 1:
+        sys.stderr.write(f"--- attempt {attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')} ---\n")
+    faulthandler.enable(2)
+    faulthandler.register(signal.SIGTERM, 2, all_threads=True, chain=True)  # says where a hung job hung
+
+
+def check_job(channel: socket.socket, registry: Registry, specs: list[ExperimentSpec], index: int | None) -> None:
+    """`check` on throw-away parts, so that the server never touches a device. Sends a `Checked`."""
+    _settle(1)
+    before = set(sys.modules)
+    try:
+        found = check(specs, registry, device(index))
+    except InputError as error:
+        found = Checked(error=error)
+    forkserver.send(channel, found._replace(modules=_shareable(set(sys.modules) - before)))
+
+
+_SHAREABLE = sys.stdlib_module_names | {
+    *("mlgym", "numpy", "PIL", "safetensors", "scipy", "sklearn", "torch", "torchmetrics", "torchvision"),
+    *("joblib", "threadpoolctl"),
+}
+
+
+def _shareable(modules: set[str]) -> list[str]:
+    """Those that the server may import for all jobs: only libraries that we know to start nothing when imported."""
+    return sorted(name for name in modules if name.partition(".")[0] in _SHAREABLE)
+
+
+def probe_job(channel: socket.socket, registry: Registry, indices: list[int]) -> None:
+    """Sends the error about a device that is missing, or None, and the GPUs of this machine."""
+    error: InputError | None = None
+    for index in indices:
+        try:
+            device(index)
+        except InputError as found:
+            error = error or found
+    answer: tuple[InputError | None, list[dict[str, Any]]] = (error, gpus())
+    forkserver.send(channel, answer)

@@ -206,6 +206,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TrainConfig(_Strict, frozen=True):
     gs_config_path: str
     num_epochs: int
+    priority: list[dict[str, Any]] = []
     num_batches_per_epoch: int | None = None
     seed: int = 0
 
@@ -222,6 +223,27 @@ class MainProcess(_Strict, frozen=True, tag_field="type", tag="main_process"):
     config: MainProcessConfig = MainProcessConfig()
 
 
+class MultiprocessingConfig(_Strict, frozen=True):
+    """Times in seconds."""
+
+    process_count: int | None = None
+    """Jobs at a time; default: one (or `jobs_per_device`) for each device, on the CPU one for each core."""
+    computation_device_ids: list[int] = []
+    jobs_per_device: int | None = None
+    max_retries: int = 2
+    retry_delay: float = 1.0
+    """Before the first retry; twice as long before each further one."""
+    retry_failed: bool = False
+    """Whether an exception of the experiment's code is retried as well."""
+    job_timeout: float | None = None
+    progress_timeout: float | None = 3600.0
+    """How long a job may go without finishing a batch before it counts as hung."""
+
+
+class Multiprocessing(_Strict, frozen=True, tag_field="type", tag="multiprocessing"):
+    config: MultiprocessingConfig = MultiprocessingConfig()
+
+
 class LoggingConfig(_Strict, frozen=True):
     event_storage_path: str = "event_storage"
     board: Literal[False] = False
@@ -231,7 +253,7 @@ class RunConfig(_Strict, frozen=True):
     """`run_config.yml`: what to do, where, and where to log."""
 
     run_configuration: Train
-    environment: MainProcess = MainProcess()
+    environment: MainProcess | Multiprocessing = MainProcess()
     logging: LoggingConfig = LoggingConfig()
 
 
@@ -245,16 +267,38 @@ def read_run_config(path: Path) -> tuple[Document, RunConfig]:
             place=document.place(()),
         )
     config: RunConfig = typed(document, RunConfig)
-    train = config.run_configuration.config
-    for key, value, least in (
-        ("num_epochs", train.num_epochs, 0),
-        ("num_batches_per_epoch", train.num_batches_per_epoch, 1),
-        ("seed", train.seed, 0),
-    ):
-        if value is not None and value < least:
-            where: ConfigPath = ("run_configuration", "config", key)
-            raise ConfigError(f"must be at least {least}, not {value}", where).locate(document.place)
+    try:
+        _check_numbers(config)
+    except ConfigError as error:
+        raise error.locate(document.place) from None
     return document, config
+
+
+def _check_numbers(config: RunConfig) -> None:
+    train: ConfigPath = ("run_configuration", "config")
+    where: ConfigPath = ("environment", "config")
+    found = config.run_configuration.config
+    _at_least(0, train, num_epochs=found.num_epochs, seed=found.seed)
+    _at_least(1, train, num_batches_per_epoch=found.num_batches_per_epoch)
+    if isinstance(config.environment, MainProcess):
+        _at_least(0, where, computation_device_id=config.environment.config.computation_device_id)
+        return
+    many = config.environment.config
+    _at_least(1, where, process_count=many.process_count, jobs_per_device=many.jobs_per_device)
+    _at_least(0, where, max_retries=many.max_retries, retry_delay=many.retry_delay)
+    for key, seconds in (("job_timeout", many.job_timeout), ("progress_timeout", many.progress_timeout)):
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"must be more than 0, not {seconds:g}", (*where, key))
+    for i, device in enumerate(many.computation_device_ids):
+        _at_least(0, (*where, "computation_device_ids"), **{str(i): device})
+        if device in many.computation_device_ids[:i]:
+            raise ConfigError(f"device {device} is named twice", (*where, "computation_device_ids"))
+
+
+def _at_least(least: int, where: ConfigPath, **values: float | None) -> None:
+    for key, value in values.items():
+        if value is not None and not value >= least:
+            raise ConfigError(f"must be at least {least}, not {value}", (*where, key))
 
 
 # --- gs_config.yml ------------------------------------------------------------------------------------------

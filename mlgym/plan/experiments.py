@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
-from mlgym.errors import ConfigError, ConfigPath, InputError
-from mlgym.plan.config import Document, RunConfig, read, read_run_config, required
+from mlgym.errors import ConfigError, ConfigPath, InputError, one_of
+from mlgym.plan.config import Document, RunConfig, read, required
 from mlgym.plan.sweep import Cell, config_hash, expand
+from mlgym.record.report import short_names
 from mlgym.specs import ExperimentSpec
 
 
@@ -40,11 +40,33 @@ class Plan(NamedTuple):
             for i, cell in enumerate(self.cells)
         ]
 
+    def start_order(self, specs: list[ExperimentSpec]) -> list[ExperimentSpec]:
+        """`specs` in the order in which they should start: what `priority` names first, then by number.
 
-def read_plan(run_config_path: Path) -> Plan:
-    """The plan for the run config at `run_config_path`. Raises `InputError`, with file, line and column."""
-    run_document, run_config = read_run_config(run_config_path)
-    gs_config_path = run_config_path.parent / run_config.run_configuration.config.gs_config_path
+        Each entry of `priority` gives values of sweeps: `{lr: 0.01}`. Raises `ConfigError` for one that fits nothing.
+        """
+        first: dict[int, ExperimentSpec] = {}
+        paths = {path for spec in specs for path in spec.swept}
+        for i, wanted in enumerate(self.run_config.run_configuration.config.priority):
+            where = ("run_configuration", "config", "priority", i)
+            try:
+                values = {_axis(name, paths): value for name, value in wanted.items()}
+            except ConfigError as error:
+                raise error.inside(*where).locate(self.run_document.place) from None
+            fitting = [
+                spec
+                for spec in specs
+                if all(path in spec.swept and spec.swept[path] == value for path, value in values.items())
+            ]
+            if not fitting:
+                raise ConfigError("no experiment has these values", where).locate(self.run_document.place)
+            first |= {spec.experiment_id: spec for spec in fitting if spec.experiment_id not in first}
+        return [*first.values(), *(spec for spec in specs if spec.experiment_id not in first)]
+
+
+def read_plan(run_document: Document, run_config: RunConfig) -> Plan:
+    """The plan for a run config. Raises `InputError`, with file, line and column."""
+    gs_config_path = run_document.path.parent / run_config.run_configuration.config.gs_config_path
     try:
         grid_document = read(gs_config_path)
     except ConfigError:
@@ -57,4 +79,17 @@ def read_plan(run_config_path: Path) -> Plan:
         required(cells[0].config)  # the same in every cell: requirements cannot be swept
     except ConfigError as error:
         raise error.locate(grid_document.place) from None
-    return Plan(run_document, run_config, grid_document, cells)
+    plan = Plan(run_document, run_config, grid_document, cells)
+    if run_config.run_configuration.config.priority:
+        plan.start_order(plan.specs(""))  # one that fits nothing is a mistake
+    return plan
+
+
+def _axis(name: str, paths: set[str]) -> str:
+    """The one swept path that `name` is the end of, at a dot."""
+    fitting = [path for path in paths if path == name or path.endswith(f".{name}")]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise ConfigError(f"{name!r} can be each of {', '.join(sorted(fitting))}", (name,))
+    raise ConfigError(f"nothing called {name!r} is swept; {one_of(name, short_names(paths).values())}", (name,))

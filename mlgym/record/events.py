@@ -57,12 +57,13 @@ JobState = Literal["INIT", "RUNNING", "DONE", "FAILED", "LOST", "STOPPED"]
 
 
 class JobStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Where a job stands. Times are unix time in ms."""
+    """Where a job stands. Times are unix time in ms; `start_epoch` epochs were finished before it began."""
 
     job_id: str
     experiment_id: int
     status: JobState
     job_type: str = "CALC"
+    start_epoch: int = 0
     starting_time: int | None = None
     finishing_time: int | None = None
     device: str | None = None

@@ -26,7 +26,8 @@ from mlgym.record.events import (
 )
 from mlgym.record.journal import read_blocks
 
-_RANK = {"INIT": 0, "RUNNING": 1, "DONE": 2, "FAILED": 2, "LOST": 2, "STOPPED": 2}
+_RANK = {"INIT": 0, "RUNNING": 1, "LOST": 2, "DONE": 3, "FAILED": 3, "STOPPED": 3}
+"""A job that is LOST has not ended: it is tried again, or FAILED follows."""
 
 
 @dataclass(slots=True)
@@ -56,6 +57,8 @@ class Experiment:
     reason: str | None = None
     error: str | None = None
     stacktrace: str | None = None
+    start_epoch: int = 0
+    """How many epochs were finished before the current attempt."""
     epochs_done: int = 0
     progress: Progress = field(default_factory=Progress)
     scores: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -120,6 +123,7 @@ def _job_status(state: State, event: JobStatusEvent) -> None:
     if event.attempt > experiment.attempt:
         experiment.attempt = event.attempt
         experiment.progress = Progress()
+        experiment.start_epoch = experiment.epochs_done = payload.start_epoch
         experiment.starting_time = experiment.finishing_time = None
     elif event.attempt < experiment.attempt or _RANK[payload.status] <= _RANK[experiment.status]:
         return  # news of an older attempt, or a state that would go back

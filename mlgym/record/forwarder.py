@@ -82,11 +82,14 @@ class Forwarder:
             if tail.broken:
                 continue
             ended = not is_held(tail.path)  # asked before reading: nothing can be written after a "yes"
-            if self._deliver_block(tail):
+            while self._deliver_block(tail):
                 delivered = True
-            elif ended and not tail.broken:
-                tail.path.unlink()
-                del self._tails[name]
+                if not ended:
+                    break  # the others' turn; but what has ended comes whole before what began later
+            else:
+                if ended and not tail.broken:
+                    tail.path.unlink()
+                    del self._tails[name]
         return delivered
 
     def _deliver_block(self, tail: _Tail) -> bool:

@@ -147,6 +147,9 @@ class Journal:
         self.end += len(lines)
         return self.end
 
+    def fileno(self) -> int:
+        return self._fd
+
     def close(self) -> None:
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_UN)  # a forked child may still hold a copy of the descriptor
@@ -158,6 +161,21 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def last_line(fd: int) -> bytes | None:
+    """The last good line of an open journal (without its newline), read from its end; None when there is none."""
+    size = os.fstat(fd).st_size
+    length = 1 << 16
+    while True:
+        start = max(0, size - length)
+        lines = os.pread(fd, size - start, start).split(b"\n")[:-1]  # what follows the last newline is torn
+        for line in reversed(lines[1:] if start else lines):
+            if body_of(line) is not None:
+                return line
+        if start == 0:
+            return None
+        length *= 4
 
 
 def sync_directory(path: Path) -> None:

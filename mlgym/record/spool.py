@@ -29,7 +29,7 @@ def new_source(name: str) -> str:
 class Spool:
     """An open spool. `source` and the running number `n` identify each event for good."""
 
-    def __init__(self, path: Path, source: str, attempt: int = 1) -> None:
+    def __init__(self, path: Path, source: str) -> None:
         self.source = source
         # It gets its name once its flock is held: whoever sees a spool without one knows its writer is gone.
         unnamed = path.with_suffix(".new")
@@ -42,20 +42,24 @@ class Spool:
         self._journal.path = path
         self._n = 0
         self._head = {
-            payload_type: b'{"event_type":"%b","creation_ts":%%d,"source":"%b","n":%%d,"attempt":%d,"payload":%%b'
-            % (event_type, source.encode(), attempt)
+            payload_type: b'{"event_type":"%b","creation_ts":%%d,"source":"%b","n":%%d,"attempt":%%d,"payload":%%b'
+            % (event_type, source.encode())
             for payload_type, event_type in EVENT_TYPES.items()
         }
 
-    def emit(self, payload: Payload) -> None:
-        """Append one event. When this returns, the event survives the death of this process.
+    def emit(self, payload: Payload, attempt: int = 1) -> None:
+        """Append one event of an attempt at a job. When this returns, the event survives the death of this process.
 
         Raises `StorageError` when it could not be written; the number is then not used up.
         """
         n = self._n + 1
-        body = self._head[type(payload)] % (time.time_ns() // 1_000_000, n, _encode(payload))
+        body = self._head[type(payload)] % (time.time_ns() // 1_000_000, n, attempt, _encode(payload))
         self._journal.append(seal(body))
         self._n = n
+
+    def fileno(self) -> int:
+        """The descriptor that holds the flock."""
+        return self._journal.fileno()
 
     def close(self) -> None:
         self._journal.close()

@@ -12,8 +12,8 @@ from torch import nn
 from mlgym.build.catalog import built_in
 from mlgym.build.registry import Registry
 from mlgym.engine import experiment
-from mlgym.engine.run import covering
-from mlgym.engine.worker import run_job, write_once
+from mlgym.engine.checking import covering
+from mlgym.engine.worker import run_job
 from mlgym.errors import ConfigError
 from mlgym.plan.config import read
 from mlgym.plan.sweep import Cell, expand
@@ -25,6 +25,7 @@ from mlgym.record.events import (
     Payload,
     decode_lines,
 )
+from mlgym.record.files import write_once
 from mlgym.specs import ExperimentSpec, RunPaths
 from tests.conftest import DIGITS
 
@@ -169,7 +170,7 @@ def test_keys_are_tried_before_training() -> None:
 
 def job(tmp_path: Path, found: ExperimentSpec) -> tuple[str, list[JobStatus]]:
     paths = RunPaths(tmp_path, "g")
-    state = run_job(found, paths, registry(), CPU, lambda: False)
+    state = run_job(found, paths, "s", registry(), CPU, lambda: False)
     return state, statuses(tmp_path)
 
 

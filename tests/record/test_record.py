@@ -40,12 +40,13 @@ from tests.conftest import ROOT
 def spooled(folder: Path, source: str, count: int, attempt: int = 1) -> bytes:
     """The bytes of a closed spool with `count` events."""
     path = folder / f"{source}.jsonl"
-    with Spool(path, source, attempt) as spool:
+    with Spool(path, source) as spool:
         for i in range(count):
             spool.emit(
                 EvaluationResult(
                     grid_search_id="g", experiment_id=1, epoch=i, metric_scores=[MetricScore("a", "val", i / 2)]
-                )
+                ),
+                attempt,
             )
     return path.read_bytes()
 
@@ -367,20 +368,20 @@ def test_fold_is_a_fold(
     hub = Hub(folder / "log")
     for i, (payload, attempt) in enumerate(payloads):
         path = folder / f"s{i}.jsonl"
-        with Spool(path, f"s{i}", attempt) as spool:
-            spool.emit(payload)
+        with Spool(path, f"s{i}") as spool:
+            spool.emit(payload, attempt)
         hub.accept(path.read_bytes())
     hub.close()
     events = [event for block in read_blocks(folder / "log") for event in decode_lines(block.lines)]
     whole = fold_all(State(), events)
     assert fold_all(fold_all(State(), events[:cut]), events[cut:]) == whole == hub.state
 
-    rank = {"INIT": 0, "RUNNING": 1}
+    rank = {"INIT": 0, "RUNNING": 1, "LOST": 2}
     state, before = State(), {0: (0, 0), 1: (0, 0), 2: (0, 0)}
     for event in events:
         fold_all(state, [event])
         for experiment in state.experiments.values():
-            now = (experiment.attempt, rank.get(experiment.status, 2))
+            now = (experiment.attempt, rank.get(experiment.status, 3))
             assert now >= before[experiment.experiment_id]
             before[experiment.experiment_id] = now
 

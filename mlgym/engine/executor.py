@@ -1,0 +1,51 @@
+"""What runs experiments, whatever the environment: the face that the process, the machine and the cluster share."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from mlgym.engine.checking import Checked
+from mlgym.record.events import Payload
+from mlgym.specs import ExperimentSpec, RunPaths
+
+DEVICE_ERROR = "device error"
+"""The reason of a job that FAILED because of its device, not of its code."""
+
+
+BY_SIGNAL = "stopped by a signal"
+"""Why a grid search was INTERRUPTED when the user asked for it."""
+
+
+class Emit(Protocol):
+    """Record an event of an attempt."""
+
+    def __call__(self, payload: Payload, attempt: int = 1) -> None: ...
+
+
+class Stop(Protocol):
+    """What the user has asked for with signals."""
+
+    def requested(self) -> bool:
+        """Finish the batch, record the end, stop."""
+
+    def kill_requested(self) -> bool:
+        """Now."""
+
+
+class Executor(Protocol):
+    """Runs experiments in some environment. Errors in the configuration are `InputError`s."""
+
+    kills_after: int
+    """The number of signals after which the run's own process ends without a word."""
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """The CUDA devices; an error when one that the configuration names does not exist."""
+
+    def check(self, specs: list[ExperimentSpec]) -> Checked:
+        """Build each of `specs`, evaluate a batch and take a step, on parts that are then thrown away."""
+
+    def run(self, specs: list[ExperimentSpec], paths: RunPaths, emit: Emit, stop: Stop) -> str | None:
+        """Run the experiments, in this order; None when all have ended, otherwise why not."""
+
+    def close(self) -> None:
+        """Leave nothing behind."""

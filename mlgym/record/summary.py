@@ -1,0 +1,42 @@
+"""The report as text, with what lies beside the log: the last lines that a failed job printed. Imports report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mlgym.record.report import Report, as_text
+from mlgym.specs import RunPaths
+
+_SHOWN = 10
+_LINES = 8
+
+
+def summary(found: Report, paths: RunPaths) -> str:
+    """The table, the winner, every failure with its last lines (of the first ten), and where the log is."""
+    text = [as_text(found)]
+    failed = [row for row in found.rows if row.status in ("FAILED", "LOST")]
+    for i, row in enumerate(failed):
+        text += ["", f"experiment {row.experiment_id} {row.status}: {_printable(row.error or 'no reason recorded')}"]
+        if i >= _SHOWN:
+            text.pop(-2)
+            continue
+        output = paths.output(row.experiment_id)
+        if lines := _last_lines(output):
+            text += [f"  the end of {output}:", *(f"  | {line}" for line in lines)]
+    return "\n".join([*text, "", f"log: {paths.log}"])
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [_printable(line) for line in lines[-_LINES:]]
+
+
+def _printable(line: str) -> str:
+    """What a job prints must not be able to command the terminal."""
+    return "".join(c if c.isprintable() else " " for c in line)[:160]
