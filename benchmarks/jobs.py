@@ -1,19 +1,19 @@
 """The price of a job, two at a time on two processes: for how many milliseconds a job keeps one of the two places,
-less what its work alone takes, (wall seconds * 2 / jobs) - work. The work is the same function called over and over
-in two warm processes at once, so that neither the first call in a process nor two jobs sharing the machine hide in
-it. Whatever a job needs that a warm process has already is price: starting, importing, first calls, page faults,
-the way back, the end. What is paid once is not: the fork server, the reused processes of a pool and Ray are up, and
-have run jobs, before time is taken.
+less what its work alone takes: (wall seconds * 2 / jobs) - work. The work is the same function called over and over
+in two warm processes at once, measured in the same round. So whatever a job needs that a warm process has already is
+price: starting, importing, first calls, page faults, handing over, the end. What is paid once is not: the fork
+server, the processes of pools and Ray are up, and have run jobs, before time is taken.
 
-`trivial` returns at once. `torch` takes ten SGD steps of a small network, on one thread. `experiment` is a whole
-experiment of the digits example's kind (64 images, one epoch of one batch, three splits evaluated before and after)
-through the scheduler, the spool included and the delivery of its events not; its work is `run_job` without the
-processes. 200 trivial jobs, 30 of the others; fewer where each of them starts an interpreter: 24 and 8 by spawn, 16
-and 8 as trials of Ray Tune. `fresh` means a new process for each job, `reused` that jobs follow each other in the same
-ones, and inherit what the last one left. concurrent.futures and joblib are as they come: spawn is
-`max_tasks_per_child=1`, joblib puts short jobs into batches. Ray Tune is there when it can be imported.
+`trivial` jobs (200) return at once. `torch` jobs (30) take ten SGD steps of a small network on one thread.
+`experiment` jobs (30) are whole experiments through the scheduler, spools included, the delivery of events not: the
+digits example cut down to 64 images and one step, three splits evaluated before and after it; their work is `run_job`.
 
-`ready` is the time from starting the fork server until it takes jobs, beside an interpreter that imports torch.
+`fresh` is a new process for each job, `reused` the same processes for all, each job with what the last one left
+behind. concurrent.futures and joblib are as they come (joblib sends short jobs in batches), and so is Ray Tune, if
+it is installed. Where each job starts an interpreter (spawn: `max_tasks_per_child=1`; a trial of Ray Tune) there are
+fewer jobs, 20 and 4 by spawn and 2 trials, in fewer rounds after the others, so that Ray's own processes disturb none.
+
+`ready` is the time from starting the fork server until it takes jobs, beside an interpreter that only imports torch.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Result, in_turns
-from mlgym.engine.forkserver import ForkServer, receive, send
+from mlgym.engine.forkserver import Child, ForkServer, receive, send
 from mlgym.schema import import_path
 from mlgym.specs import ExperimentSpec, RunPaths
 
@@ -50,22 +50,24 @@ if TYPE_CHECKING:
 # Spawned processes import this file: torch is imported where a job needs it, so that trivial ones do without.
 
 DIGITS = Path(__file__).parent.parent / "example" / "digits_grid"
+PREPARE = "mlgym.engine.worker:registry_of"
 PROCESSES = 2
-TRIVIAL, TORCH = 200, 30
-SPAWNED = {"trivial": 24, "torch": 8}
-TRIALS = {"trivial": 16, "torch": 8}
-ROUNDS = 3
-GOAL = "at most 50, aim 20"
+JOBS = {"trivial": 200, "torch": 30}
+SPAWNED = {"trivial": 20, "torch": 4}
+TRIALS = 2
+EXPERIMENTS = 30
+ROUNDS, SLOW_ROUNDS, READY_ROUNDS = 9, 3, 5
+GOALS = {"torch, fresh: fork server": "at most 50, aim 20"}
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------
 
 
-def trivial(*_: object) -> None:
+def trivial(*arguments: object) -> None:
     """Nothing. Takes the arguments of a fork server's child, the configuration of a trial, or none."""
 
 
-def train(*_: object) -> None:
+def train(*arguments: object) -> None:
     """Ten steps."""
     import torch
     from torch import nn
@@ -80,7 +82,7 @@ def train(*_: object) -> None:
         optimizer.step()
 
 
-def experiment(_: socket.socket, registry: Registry, spec: ExperimentSpec, paths: RunPaths) -> None:
+def experiment(channel: socket.socket, registry: Registry, spec: ExperimentSpec, paths: RunPaths) -> None:
     """An experiment, without a process of its own."""
     from mlgym.engine.worker import device, run_job
     from mlgym.record.spool import new_source
@@ -88,15 +90,18 @@ def experiment(_: socket.socket, registry: Registry, spec: ExperimentSpec, paths
     assert run_job(spec, paths, new_source("bench"), registry, device(None), lambda: False) == "DONE"
 
 
-def steady(channel: socket.socket, registry: Registry, function: str, times: int, *arguments: Any) -> None:
-    """Sends how many seconds a job takes in a process that has run others."""
+def steady(channel: socket.socket, registry: Registry, function: str, *arguments: Any) -> None:
+    """Sends how many seconds a job takes in a process that has run others: the mean of what fits in a moment."""
     job = import_path(function)
     for _ in range(5):
         job(channel, registry, *arguments)
-    start = time.perf_counter()
-    for _ in range(times):
+    done = 0
+    start = now = time.perf_counter()
+    while now < start + 0.3:
         job(channel, registry, *arguments)
-    send(channel, (time.perf_counter() - start) / times)
+        done += 1
+        now = time.perf_counter()
+    send(channel, (now - start) / done)
 
 
 def blueprint(registry: Registry) -> None:
@@ -127,7 +132,7 @@ def _spec(experiment_id: int = 0) -> ExperimentSpec:
 
 def _fork(server: ForkServer, function: str, jobs: int, *arguments: Any) -> None:
     """Fresh processes of the fork server, two at a time, until all have ended."""
-    running = []
+    running: list[Child] = []
     started = 0
     while started < jobs or running:
         while started < jobs and len(running) < PROCESSES:
@@ -179,7 +184,7 @@ def _ray() -> Iterator[Callable[[Callable[[], None], int], None] | None]:
             )
             assert not tuner.fit().errors
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0"}  # the new one ignores verbose=0
     ray.init(num_cpus=PROCESSES, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
         yield fit
@@ -198,73 +203,50 @@ def _jobs() -> list[Result]:
     joblib: Any = importlib.import_module("joblib")  # comes with scikit-learn, without types
     context = multiprocessing.get_context("spawn")
     functions = {"trivial": trivial, "torch": train}
-    variants: dict[str, tuple[int, Callable[[], None]]] = {}
+    results = []
     with ExitStack() as stack:
-        server = stack.enter_context(ForkServer())
+        server = stack.enter_context(ForkServer(PREPARE, blueprint))  # which imports this file, as it would a user's
         server.wait_ready()
         pool = stack.enter_context(ProcessPoolExecutor(PROCESSES, context))
         parallel = stack.enter_context(joblib.Parallel(PROCESSES))
-        tune = stack.enter_context(_ray())
-        for kind, jobs in (("trivial", TRIVIAL), ("torch", TORCH)):
-            function = functions[kind]
+        for kind, function in functions.items():
+            jobs = JOBS[kind]
             path = f"{__name__}:{function.__name__}"
-            variants[f"{kind}, fresh: fork server"] = jobs, partial(_fork, server, path, jobs)
-            variants[f"{kind}, fresh: spawn"] = SPAWNED[kind], partial(_spawn, function, SPAWNED[kind])
-            variants[f"{kind}, reused: concurrent.futures"] = jobs, partial(_submit, pool, function, jobs)
-            variants[f"{kind}, reused: joblib"] = jobs, partial(_joblib, parallel, function, jobs)
+            variants: Variants = {
+                f"{kind}, fresh: fork server": (jobs, partial(_fork, server, path, jobs)),
+                f"{kind}, reused: concurrent.futures": (jobs, partial(_submit, pool, function, jobs)),
+                f"{kind}, reused: joblib": (jobs, partial(_joblib, parallel, function, jobs)),
+            }
+            results += _prices(kind, variants, partial(_work, server, path), ROUNDS)
+        tune = stack.enter_context(_ray())
+        for kind, function in functions.items():
+            path = f"{__name__}:{function.__name__}"
+            variants = {f"{kind}, fresh: spawn": (SPAWNED[kind], partial(_spawn, function, SPAWNED[kind]))}
             if tune:
-                variants[f"{kind}, Ray Tune"] = TRIALS[kind], partial(tune, function, TRIALS[kind])
-        work = {kind: _work(server, f"{__name__}:{function.__name__}") for kind, function in functions.items()}
-        taken = in_turns({name: run for name, (_, run) in variants.items()}, ROUNDS)
-    results = [Result("torch: the work itself", "ms a job", work["torch"])]
-    for name, (jobs, _) in variants.items():
-        kind = name.partition(",")[0]
-        goal = GOAL if name == "torch, fresh: fork server" else ""
-        results.append(_price(name, taken[name], jobs, work[kind], goal))
-    return results
-
-
-def _work(server: ForkServer, function: str, times: int = 20, *arguments: Any) -> list[float]:
-    """ms of the same job over and over, in as many processes at once as there will be."""
-    found = []
-    for _ in range(5):
-        children = [server.start(f"{__name__}:steady", function, times, *arguments) for _ in range(PROCESSES)]
-        found += [receive(child.channel) * 1000 for child in children]
-        for child in children:
-            child.channel.close()
-    return found
-
-
-def _price(name: str, taken: list[float], jobs: int, work: list[float], goal: str = "") -> Result:
-    alone = statistics.median(work)
-    return Result(name, "ms a job", [seconds * 1000 * PROCESSES / jobs - alone for seconds in taken], goal)
+                variants[f"{kind}, fresh: Ray Tune"] = TRIALS, partial(tune, function, TRIALS)
+            results += _prices(kind, variants, partial(_work, server, path), SLOW_ROUNDS)[1:]
+    return sorted(results, key=lambda result: result.name.startswith("torch"))
 
 
 def _experiments() -> list[Result]:
     from mlgym.engine.scheduler import Multiprocessing
     from mlgym.plan.config import MultiprocessingConfig
 
-    specs = [_spec(i) for i in range(TORCH)]
+    specs = [_spec(i) for i in range(EXPERIMENTS)]
     number = count()
-    with tempfile.TemporaryDirectory() as folder, ForkServer(blueprint) as server:
-        executor = Multiprocessing(MultiprocessingConfig(process_count=PROCESSES), blueprint)
-        try:
-            server.wait_ready()
-            work = _work(server, f"{__name__}:experiment", 5, _spec(), RunPaths(Path(folder), "work"))
-            assert not executor.check(specs[:1]).error  # as `mlgym run` does, and the first job after it
+    executor = Multiprocessing(MultiprocessingConfig(process_count=PROCESSES), blueprint)
+    with closing(executor), ForkServer(PREPARE, blueprint) as server, tempfile.TemporaryDirectory() as folder:
+        server.wait_ready()
+        assert not executor.check(specs[:1]).error  # from here on it has what the jobs import, as in every grid
 
-            def grid() -> None:
-                paths = RunPaths(Path(folder), f"grid-{next(number)}")
-                assert executor.run(specs, paths, _nothing_to_say, _Never()) is None
-                assert len(list(paths.root.glob("*/experiment_config.json"))) == TORCH
+        def grid() -> None:
+            paths = RunPaths(Path(folder), f"grid-{next(number)}")
+            assert executor.run(specs, paths, _nothing_to_say, _Never()) is None
+            done = [spool for spool in paths.spools.iterdir() if b'"status":"DONE"' in spool.read_bytes()]
+            assert len(done) == EXPERIMENTS
 
-            taken = in_turns({"grid": grid}, ROUNDS)["grid"]
-        finally:
-            executor.close()
-    return [
-        Result("experiment: the work itself", "ms a job", work),
-        _price("experiment, fresh: mlgym", taken, TORCH, work, GOAL),
-    ]
+        work = partial(_work, server, f"{__name__}:experiment", specs[0], RunPaths(Path(folder), "work"))
+        return _prices("experiment", {"experiment, fresh: mlgym": (EXPERIMENTS, grid)}, work, ROUNDS)
 
 
 def _nothing_to_say(payload: Payload, attempt: int = 1) -> None:
@@ -281,16 +263,45 @@ class _Never:
     kill_requested = requested
 
 
+def _work(server: ForkServer, function: str, *arguments: Any) -> float:
+    """Seconds of a job among many in a process, in as many processes at once as there will be."""
+    children = [server.start(f"{__name__}:steady", function, *arguments) for _ in range(PROCESSES)]
+    found: list[float] = [receive(child.channel) for child in children]
+    while not all(child.ended for child in children):
+        select.select([server], [], [])
+        server.update()
+    for child in children:
+        child.channel.close()
+    return statistics.mean(found)
+
+
+Variants = dict[str, tuple[int, Callable[[], None]]]
+"""How many jobs it runs, and what runs them."""
+
+
+def _prices(kind: str, variants: Variants, work: Callable[[], float], rounds: int) -> list[Result]:
+    """The work itself, then what each variant takes beyond it."""
+    alone: list[float] = []
+    turns: dict[str, Callable[[], None]] = {"work": lambda: alone.append(work())}
+    taken = in_turns(turns | {name: run for name, (_, run) in variants.items()}, rounds)
+    del alone[0]  # of the round that is not counted
+    results = [Result(f"{kind}, the work itself", "ms", [seconds * 1000 for seconds in alone])]
+    for name, (jobs, _) in variants.items():
+        prices = [(wall * PROCESSES / jobs - own) * 1000 for wall, own in zip(taken[name], alone, strict=True)]
+        results.append(Result(name, "ms a job", prices, GOALS.get(name, "")))
+    return results
+
+
 def _ready() -> list[Result]:
     def server() -> None:
-        with ForkServer() as found:
+        with ForkServer(PREPARE) as found:
             found.wait_ready()
 
     def torch() -> None:
         subprocess.run([sys.executable, "-c", "import torch"], check=True)
 
-    taken = in_turns({"server": server, "torch": torch}, ROUNDS)
+    taken = in_turns({"server": server, "torch": torch}, READY_ROUNDS)
     return [
         Result("ready: fork server", "s", taken["server"], "under 7"),
-        Result("ready: an interpreter that imports torch, no more", "s", taken["torch"]),
+        Result("ready: an interpreter with torch, no more", "s", taken["torch"]),
     ]

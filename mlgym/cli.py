@@ -15,6 +15,7 @@ from mlgym.errors import InputError, MLgymError, one_of
 
 if TYPE_CHECKING:
     from mlgym.build.registry import Registry
+    from mlgym.plan.config import Document, RunConfig
 
 Blueprint = Callable[["Registry"], None]
 
@@ -90,24 +91,28 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
-    from mlgym.plan.config import read_run_config
+    from mlgym.plan.config import Warmstart, read_run_config
     from mlgym.plan.experiments import read_plan
 
     document, run_config = read_run_config(parsed.config_path)
-    from mlgym.engine.run import executor, launch
+    from mlgym.engine.run import executor, launch, warm_start
 
     with executor(run_config, blueprint) as started:  # other processes import torch while this one plans
+        if isinstance(run_config.run_configuration, Warmstart):
+            return warm_start(document, run_config, started)
         return launch(read_plan(document, run_config), started)
 
 
 def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
-    from mlgym.plan.config import read_run_config
+    from mlgym.plan.config import Warmstart, read_run_config
     from mlgym.plan.experiments import read_plan
     from mlgym.record.events import plain
     from mlgym.record.report import aligned, short_names, shown
 
-    plan = read_plan(*read_run_config(parsed.config_path))
-    specs = plan.specs("")
+    document, run_config = read_run_config(parsed.config_path)
+    if isinstance(run_config.run_configuration, Warmstart):
+        return _plan_warm_start(document, run_config, parsed.json)
+    specs = read_plan(document, run_config).specs("")
     if parsed.json:
         print(
             json.dumps(
@@ -135,16 +140,60 @@ def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     return 0
 
 
+def _plan_warm_start(document: Document, run_config: RunConfig, as_json: bool) -> int:
+    from mlgym.engine.run import existing, resumption
+    from mlgym.record.fold import read_state
+    from mlgym.record.report import aligned, short_names, shown
+
+    paths = existing(document, run_config)
+    state = read_state(paths.log, paths.spools)
+    found = resumption(document, run_config, paths, state)
+    if as_json:
+        rows = [
+            {**choice._asdict(), "start": choice.start and {"epoch": choice.start.epoch, "batch": choice.start.batch}}
+            for choice in found.choices
+        ]
+        print(json.dumps(rows, indent=2))
+        return 0
+    swept = {spec.experiment_id: spec.swept for spec in found.plan.specs("")}
+    swept = {i: e.swept for i, e in state.experiments.items()} | swept
+    names = short_names(dict.fromkeys(path for values in swept.values() for path in values))
+    rows_of_text = [["#", *names.values(), "status", "epochs", "plan", "why"]]
+    for choice in found.choices:
+        experiment = state.experiments.get(choice.experiment_id)
+        values = swept[choice.experiment_id]
+        rows_of_text.append(
+            [
+                str(choice.experiment_id),
+                *(shown(values[path]) if path in values else "" for path in names),
+                experiment.status if experiment else "-",
+                f"{experiment.epochs_done if experiment else 0}/{found.plan.train.num_epochs}",
+                choice.action,
+                choice.why,
+            ]
+        )
+    print("\n".join(aligned(rows_of_text)))
+    print(f"\n{found.summary()}")
+    return 0
+
+
 def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
-    from mlgym.plan.config import read_run_config
+    from mlgym.plan.config import Warmstart, read_run_config
     from mlgym.plan.experiments import read_plan
 
     document, run_config = read_run_config(parsed.config_path)
-    from mlgym.engine.run import check, executor
+    from mlgym.engine.run import check, executor, existing, resumption
+    from mlgym.record.fold import read_state
 
     with executor(run_config, blueprint) as started:
-        plan = read_plan(document, run_config)
-        failures = check(plan, started).own
+        if isinstance(run_config.run_configuration, Warmstart):
+            paths = existing(document, run_config)
+            found = resumption(document, run_config, paths, read_state(paths.log, paths.spools))
+            plan, specs = found.plan, found.specs("check")
+            failures = check(plan, started, [spec.experiment_id for spec in specs], specs).own if specs else ()
+        else:
+            plan = read_plan(document, run_config)
+            failures = check(plan, started).own
     for experiment_id, stacktrace in failures:
         print(f"experiment {experiment_id} would fail:\n{stacktrace}", file=sys.stderr)
     if failures:

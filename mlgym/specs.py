@@ -26,10 +26,11 @@ class ComponentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The state to resume from: what lies in `directory` after `epoch` finished epochs."""
+    """The state to resume from: what lies in `directory` after `epoch` finished epochs and `batch` batches more."""
 
     epoch: int
     directory: str
+    batch: int = 0
 
 
 class ExperimentSpec(msgspec.Struct, frozen=True):
@@ -47,8 +48,12 @@ class ExperimentSpec(msgspec.Struct, frozen=True):
     seed: int
     num_epochs: int
     num_batches_per_epoch: int | None = None
+    checkpoint_every_n_batches: int | None = None
+    deterministic: bool = False
     attempt: int = 1
     start: Checkpoint | None = None
+    num_threads: int | None = None
+    """Those it was begun with, when it goes on; None: as the environment has it."""
 
     @property
     def job_id(self) -> str:

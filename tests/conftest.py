@@ -46,13 +46,14 @@ def python(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    """A copy of the digits example, cut down to two small experiments of two epochs."""
+    """A copy of the digits example, cut down to two small experiments of two epochs in one process."""
     folder = tmp_path / "digits"
     folder.mkdir()
     for file in DIGITS.iterdir():
         if file.is_file():
             (folder / file.name).write_text(file.read_text())
     replace(folder / "run_config.yml", "num_epochs: 12", "num_epochs: 2")
+    replace(folder / "run_config.yml", "multiprocessing\n  config: {process_count: 2}", "main_process")
     replace(folder / "gs_config.yml", "values: [16, 32, 64]", "values: [256]")
     replace(folder / "gs_config.yml", "values: [1e-4, 1e-3, 1e-2, 1e-1]", "values: [1e-3, 1e-2]")
     return folder

@@ -22,7 +22,7 @@ ROWS = [
         "record.hub",
         "record.forwarder",
     ],
-    ["plan.config", "plan.sweep", "plan.experiments"],
+    ["plan.config", "plan.sweep", "plan.experiments", "plan.resume"],
     [
         "parts.torchvision_ops",
         "parts.seeds",
@@ -46,6 +46,10 @@ ROWS = [
     ["build.registry", "build.graph", "build.catalog"],
     [
         "engine.provenance",
+        "engine.checkpoint_folder",
+        "engine.state_files",
+        "engine.checkpoints",
+        "engine.training_state",
         "engine.experiment",
         "engine.checking",
         "engine.executor",

@@ -50,6 +50,10 @@ class Graph:
     def __getitem__(self, name: str) -> Any:
         return getattr(self._container, f"component_{name}")()
 
+    def built(self) -> dict[str, Any]:
+        """The components that have been built so far, by name."""
+        return {name: self[name] for name in self._names.values()}
+
     def name_of(self, component: object) -> str:
         """The name of a component that this graph has built."""
         return self._names.get(id(component), "")

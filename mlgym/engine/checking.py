@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlgym.errors import MLgymError
+from mlgym.engine.checkpoint_folder import verified
+from mlgym.errors import DamagedError, MLgymError
 from mlgym.plan.config import required
 from mlgym.plan.sweep import Cell
 from mlgym.specs import ComponentSpec, ExperimentSpec
@@ -38,11 +40,17 @@ def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> 
     An exception that is not an `MLgymError` is the experiment's own: the others can still run.
     """
     from mlgym.engine import experiment
+    from mlgym.engine.training_state import restore
 
     own: list[tuple[int, str]] = []
     for spec in specs:
         try:
-            experiment.try_once(experiment.build(spec, registry, on))
+            parts = experiment.build(spec, registry, on)
+            if spec.start:
+                with suppress(DamagedError):  # its job will use the one before it
+                    verified(spec.start)
+                    restore(parts, spec.start)
+            experiment.try_once(parts)
         except MLgymError as error:
             return Checked(error, spec.experiment_id, own)
         except (Exception, SystemExit):
@@ -50,26 +58,26 @@ def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> 
     return Checked(own=own)
 
 
-def covering(cells: list[Cell]) -> list[int]:
-    """A few cells in which every value of every sweep occurs."""
+def covering(cells: Mapping[int, Cell]) -> list[int]:
+    """The ids of a few cells in which every value of every sweep occurs."""
     seen: set[tuple[object, str]] = set()
-    chosen = []
-    for i, cell in enumerate(cells):
+    chosen: list[int] = []
+    for i, cell in cells.items():
         values = {(path, repr(value)) for path, value in cell.swept.items()}
-        if i == 0 or not values <= seen:
+        if not chosen or not values <= seen:
             seen |= values
             chosen.append(i)
     return chosen
 
 
-def before_a_run(cells: list[Cell], at_most: int = 16) -> list[int]:
+def before_a_run(cells: Mapping[int, Cell], at_most: int = 16) -> list[int]:
     """The cells to check: the first of `covering`, and one for each way in which the grid reads its data.
 
     So what many jobs share is downloaded and prepared once, before they start.
     """
     chosen = covering(cells)[:at_most]
     seen: set[str] = set()
-    for i in [*chosen, *range(len(cells))]:
+    for i in [*chosen, *cells]:
         data = _data(cells[i])
         if data not in seen:
             seen.add(data)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -13,11 +13,13 @@ from torch.optim.optimizer import Optimizer
 
 from mlgym.build.graph import Graph
 from mlgym.build.registry import Registry
+from mlgym.engine.checkpoints import Checkpoints
+from mlgym.engine.training_state import Resumed, capture, generators, restore
 from mlgym.errors import ConfigError, one_of
 from mlgym.parts.backend import Backend
 from mlgym.parts.evaluator import Evaluation, Evaluator, Step
 from mlgym.parts.optimizers import Schedule
-from mlgym.parts.policies import EarlyStopping, NeverStop
+from mlgym.parts.policies import Checkpointing, EarlyStopping, NeverStop, SaveLastEpochOnly, SaveNone
 from mlgym.parts.seeds import derive, seed_everything
 from mlgym.parts.trainer import Trainer
 from mlgym.plan.config import required
@@ -37,31 +39,95 @@ class Outcome(NamedTuple):
 INTERRUPTED = Outcome("STOPPED", "interrupted")
 
 
-def run(spec: ExperimentSpec, parts: Parts, emit: Emit, stop_requested: Callable[[], bool]) -> Outcome:
-    """Train and evaluate. `epoch` counts finished epochs: epoch 0 is the evaluation before any training."""
+EARLY = Outcome("DONE", "early stopping")
+
+
+def run(
+    spec: ExperimentSpec,
+    parts: Parts,
+    emit: Emit,
+    stop_requested: Callable[[], bool],
+    checkpoints: Checkpoints | None = None,
+) -> Outcome:
+    """Train and evaluate, from the newest checkpoint if the spec names one.
+
+    `epoch` counts finished epochs: epoch 0 is the evaluation before any training.
+    """
     report = _Reporter(spec, parts, emit)
     seed_everything(derive(spec.seed, "experiment"))
-    evaluation = report.evaluation(0, parts.evaluator.evaluate(parts.backend), stop_requested)
-    if evaluation is None:
-        return INTERRUPTED
-    report.scores(0, evaluation)
+    at = resume(parts, checkpoints) if checkpoints else None
+    if at is None:
+        at = Resumed(0, 0, False, report.evaluation(0, parts.evaluator.evaluate(parts.backend), stop_requested))
+        if at.evaluation is None:
+            return INTERRUPTED
+    if at.evaluation:
+        report.scores(at.epoch, at.evaluation)  # again, when resumed: equal scores are one
+    if at.stopped:
+        return EARLY
 
-    for epoch in range(1, spec.num_epochs + 1):
-        for batch in parts.trainer.epoch(parts.backend, parts.optimizer, spec.num_batches_per_epoch):
+    keep = _Keeper(spec, parts, checkpoints)
+    start = at.batch
+    for epoch in range(at.epoch + 1, spec.num_epochs + 1):
+        batch = start
+        for batch in parts.trainer.epoch(parts.backend, parts.optimizer, spec.num_batches_per_epoch, start):
             if parts.schedule and parts.trainer.stepped:
                 parts.schedule.after_optimizer_step()
             report.trained(epoch, batch)
-            if stop_requested():
-                return INTERRUPTED
+            stop = stop_requested()
+            if parts.trainer.stepped:
+                keep.within(epoch - 1, batch, stop)
+                if stop:
+                    return INTERRUPTED
+        start = 0
+        drawn = generators(parts.backend.device)  # evaluation may draw as well, and be run again
         evaluation = report.evaluation(epoch, parts.evaluator.evaluate(parts.backend), stop_requested)
         if evaluation is None:
+            keep.within(epoch - 1, batch, True, drawn)
             return INTERRUPTED
         report.scores(epoch, evaluation)
         if parts.schedule:
             parts.schedule.after_epoch(evaluation.scores())
-        if parts.early_stopping.should_stop(epoch, evaluation.scores()):
-            return Outcome("DONE", "early stopping")
+        stopped = parts.early_stopping.should_stop(epoch, evaluation.scores())
+        keep.after(epoch, evaluation, stopped)
+        if stopped:
+            return EARLY
     return Outcome("DONE")
+
+
+class _Keeper:
+    """Saves what the policy says after each epoch, and within epochs every so many batches and on a stop."""
+
+    def __init__(self, spec: ExperimentSpec, parts: Parts, checkpoints: Checkpoints | None) -> None:
+        self._parts = parts
+        self._checkpoints = checkpoints if not isinstance(parts.checkpointing, SaveNone) else None
+        self._every = spec.checkpoint_every_n_batches
+        self._due = self._every or 0
+
+    def within(self, epoch: int, batch: int, stop: bool, drawn: Mapping[str, Any] | None = None) -> None:
+        if self._checkpoints is None or not (stop or (self._every and batch >= self._due)):
+            return
+        self._due = batch + (self._every or 0)
+        drawn = drawn or generators(self._parts.backend.device)
+        self._checkpoints.save(epoch, batch, capture(self._parts, epoch, batch, drawn))
+
+    def after(self, epoch: int, evaluation: Evaluation, stopped: bool) -> None:
+        self._due = self._every or 0
+        decision = self._parts.checkpointing.decide(epoch, evaluation.scores())
+        if self._checkpoints is not None and decision.save:
+            drawn = generators(self._parts.backend.device)
+            state = capture(self._parts, epoch, 0, drawn, evaluation, stopped)
+            self._checkpoints.save(epoch, 0, state, decision.delete)
+
+
+def resume(parts: Parts, checkpoints: Checkpoints) -> Resumed | None:
+    """Put `parts` into the state of the newest whole checkpoint; None when there is none, or none is asked for."""
+    found = checkpoints.newest()
+    if found is None:
+        return None
+    checkpoint, manifest = found
+    at = restore(parts, checkpoint)
+    checkpoints.resumed(checkpoint, manifest)
+    return at
 
 
 # --- parts --------------------------------------------------------------------------------------------------
@@ -79,6 +145,18 @@ class Parts:
     trainer: Trainer
     evaluator: Evaluator
     early_stopping: EarlyStopping
+    checkpointing: Checkpointing
+
+    def stateful(self) -> dict[str, Any]:
+        """The other components with a state of their own, by name."""
+        known = (self.model, self.optimizer, self.trainer, self.early_stopping, self.checkpointing)
+        return {
+            name: component
+            for name, component in self.graph.built().items()
+            if hasattr(component, "state_dict")
+            and hasattr(component, "load_state_dict")
+            and not any(component is other for other in known)
+        }
 
 
 def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Parts:
@@ -101,9 +179,9 @@ def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Par
         trainer=graph["trainer"],
         evaluator=evaluator,
         early_stopping=_early_stopping(graph, evaluator),
+        checkpointing=graph["checkpointing_strategy"] if "checkpointing_strategy" in graph else SaveLastEpochOnly(),
     )
-    if "checkpointing_strategy" in graph:
-        _refuse_unknown_score(graph["checkpointing_strategy"].monitored, evaluator, "checkpointing_strategy", "config")
+    _refuse_unknown_score(parts.checkpointing.monitored, evaluator, "checkpointing_strategy", "config")
     return parts
 
 

@@ -56,9 +56,13 @@ class InProcess:
         return check(specs, self._registry, self._device)
 
     def run(self, specs: list[ExperimentSpec], paths: RunPaths, emit: Emit, stop: Stop) -> str | None:
+        import torch
+
         from mlgym.engine import worker
 
+        threads = torch.get_num_threads()
         for spec in specs:
+            torch.set_num_threads(spec.num_threads or threads)
             source = new_source(f"job-{spec.experiment_id}-{spec.attempt}")
             if stop.requested():
                 return BY_SIGNAL

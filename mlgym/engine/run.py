@@ -1,6 +1,7 @@
 """The composition root: a plan in, a finished grid search out.
 
-plan -> check -> directory, lock -> hub <- forwarder <- spools <- jobs -> report
+fresh: plan -> check -> directory, lock -> hub <- forwarder <- spools <- jobs -> report
+warm start: lock -> hub <- what the dead run left in its spools -> state, checkpoints -> plan -> check -> jobs -> report
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,24 +20,39 @@ from typing import Any
 import msgspec
 
 from mlgym.engine.checking import Checked, before_a_run, covering
+from mlgym.engine.checkpoint_folder import available
 from mlgym.engine.executor import BY_SIGNAL, Executor
 from mlgym.engine.forkserver import Blueprint
 from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import host, system_info
-from mlgym.errors import ConfigError, StorageError, tell
-from mlgym.plan.config import MainProcess, RunConfig
-from mlgym.plan.experiments import Plan
-from mlgym.record.events import ExperimentConfig, GridSearch, JobStatus, SystemInfo, plain
+from mlgym.errors import ConfigError, InUseError, StorageError, one_of, tell
+from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read, read_run_config
+from mlgym.plan.experiments import Plan, read_grid
+from mlgym.plan.resume import REMOVED, Choice, Resumption, resume
+from mlgym.record.events import (
+    EvaluationResultEvent,
+    Event,
+    ExperimentConfig,
+    GridSearch,
+    JobStatus,
+    NondeterminismDetected,
+    ScoreChange,
+    SystemInfo,
+    number,
+    plain,
+)
 from mlgym.record.files import write_once
+from mlgym.record.fold import State
 from mlgym.record.forwarder import Forwarder
 from mlgym.record.hub import Hub
-from mlgym.record.journal import flock
+from mlgym.record.journal import flock, is_held
 from mlgym.record.report import report
 from mlgym.record.spool import Spool, new_source
 from mlgym.record.summary import summary
-from mlgym.specs import ExperimentSpec, RunPaths
+from mlgym.specs import Checkpoint, ExperimentSpec, RunPaths
 
 INTERRUPTED = 130
+Specs = list[ExperimentSpec]
 
 
 @contextmanager
@@ -57,13 +74,14 @@ def executor(run_config: RunConfig, blueprint: Blueprint | None) -> Iterator[Exe
         found.close()
 
 
-def check(plan: Plan, executor: Executor, cells: list[int] | None = None) -> Checked:
+def check(plan: Plan, executor: Executor, ids: list[int] | None = None, specs: Specs | None = None) -> Checked:
     """Try experiments: by default as many as it takes to see every swept value once.
 
     Raises `MLgymError` for the first mistake in the configuration, with its place.
     """
-    specs = plan.specs("check")
-    found = executor.check([specs[i] for i in (covering(plan.cells) if cells is None else cells)])
+    wanted = covering(plan.cells) if ids is None else ids
+    by_id = {spec.experiment_id: spec for spec in specs or plan.specs("check")}
+    found = executor.check([by_id[i] for i in wanted])
     if isinstance(found.error, ConfigError):
         raise found.error.locate(partial(plan.place, found.experiment_id))
     if found.error:
@@ -71,51 +89,179 @@ def check(plan: Plan, executor: Executor, cells: list[int] | None = None) -> Che
     return found
 
 
+# --- run ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Todo:
+    """What is to be recorded when a run begins, and what is to be run."""
+
+    plan: Plan
+    specs: list[ExperimentSpec]
+    info: dict[str, Any]
+    began: GridSearch
+    removed: list[Choice] = field(default_factory=list)
+
+
 def launch(plan: Plan, executor: Executor) -> int:
-    """Run the whole grid; prints the table and returns the exit code. Raises `MLgymError` before anything began."""
+    """Run a whole grid; prints the table and returns the exit code. Raises `MLgymError` before anything began."""
     storage = Path(plan.run_config.logging.event_storage_path).absolute()  # whatever user code makes the current one
+    info = _prepared(plan, executor, before_a_run(plan.cells), None)
+    paths = _new_grid_search(plan, storage)
+    with _opened(paths, len(plan.cells)) as (hub, forwarder):
+        began = GridSearch(
+            grid_search_id=paths.grid_search_id,
+            status="STARTED",
+            num_experiments=len(plan.cells),
+            run_config=plan.run_document.text,
+        )
+        todo = _Todo(plan, plan.specs(paths.grid_search_id), info, began)
+        return _run(todo, paths, executor, hub, forwarder)
+
+
+def warm_start(run_document: Document, run_config: RunConfig, executor: Executor) -> int:
+    """Go on with what a grid search has not finished. Raises `MLgymError` before anything began."""
+    paths = existing(run_document, run_config)
+    with _opened(paths) as (hub, forwarder):
+        if not forwarder.drain():
+            raise StorageError(f"what the run before has left in {paths.spools} could not be delivered")
+        found = resumption(run_document, run_config, paths, hub.state)
+        plan, specs = found.plan, found.specs(paths.grid_search_id)
+        removed = [choice for choice in found.choices if choice.action == "remove"]
+        if not specs and not removed:
+            tell("there is nothing left to do")
+            return _end(hub, forwarder, paths, plan.run_config, None)
+        to_run = {spec.experiment_id: plan.cells[spec.experiment_id] for spec in specs}
+        info = _prepared(plan, executor, before_a_run(to_run) if to_run else [], specs)
+        tell(found.summary())
+        began = GridSearch(
+            grid_search_id=paths.grid_search_id,
+            status="STARTED",
+            num_experiments=len(found.choices),
+            run_config=run_document.text,
+            grid_search_config=plan.grid_document.text if found.changed else None,
+            reason=found.summary(),
+        )
+        return _run(_Todo(plan, specs, info, began, removed), paths, executor, hub, forwarder)
+
+
+def existing(run_document: Document, run_config: RunConfig) -> RunPaths:
+    """The grid search that a warm start names. Raises `ConfigError` when there is none."""
+    storage = Path(run_config.logging.event_storage_path)
+    wanted = run_config.run_configuration.config
+    assert isinstance(wanted, WarmstartConfig)
+    paths = RunPaths(storage.absolute(), wanted.gridsearch_id)
+    known = [path.parent.name for path in storage.glob("*/event_storage.log")]
+    if wanted.gridsearch_id not in known:
+        where = ("run_configuration", "config", "gridsearch_id")
+        raise ConfigError(
+            f"there is no grid search {wanted.gridsearch_id!r} in {storage}; {one_of(wanted.gridsearch_id, known)}",
+            where,
+        ).locate(run_document.place)
+    return paths
+
+
+def resumption(run_document: Document, run_config: RunConfig, paths: RunPaths, state: State) -> Resumption:
+    """What a warm start of the grid search in `paths` and `state` would do. Only reads."""
+    _, first = read_run_config(paths.run_config)
+    wanted = run_config.run_configuration.config
+    assert isinstance(first.run_configuration, Train)
+    assert isinstance(wanted, WarmstartConfig)
+    grid = read(paths.grid_search_config)
+    if state.grid_search_config:
+        grid = Document(paths.grid_search_config, state.grid_search_config)
+    now = read_grid(run_document, wanted.gs_config_path) if wanted.gs_config_path else None
+
+    def newest(experiment_id: int) -> Checkpoint | None:
+        return next(iter(available(paths.experiment(experiment_id))), None)
+
+    return resume(run_document, run_config, first.run_configuration.config, grid, now, state, newest)
+
+
+def _prepared(plan: Plan, executor: Executor, ids: list[int], specs: Specs | None) -> dict[str, Any]:
+    """The configuration and the devices are fine; what this machine is."""
+    if sys.stderr.isatty():
+        tell(f"loading, then trying {len(ids)} of {len(specs or plan.cells)} experiments for a step")
     try:
         gpus = executor.gpus()
     except ConfigError as error:
         raise error.locate(plan.run_document.place) from None
-    check(plan, executor, before_a_run(plan.cells))
-    info = system_info(gpus)
+    check(plan, executor, ids, specs)
+    return system_info(gpus)
+
+
+@contextmanager
+def _opened(paths: RunPaths, total: int | None = None) -> Iterator[tuple[Hub, Forwarder]]:
+    """The grid search is this process's: nobody else runs it, and nothing of an earlier run is alive."""
     with ExitStack() as stack:
-        paths = _new_grid_search(plan, storage)
-        lock = stack.enter_context(paths.lock.open("w"))
-        flock(lock.fileno(), paths.lock)
+        lock = stack.enter_context(paths.lock.open("a+"))
+        try:
+            flock(lock.fileno(), paths.lock)
+        except InUseError:
+            lock.seek(0)
+            raise InUseError(
+                f"the grid search {paths.grid_search_id} is being run by {lock.read().strip() or 'another process'}"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {host()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        lock.flush()
+        _wait_for_orphans(paths)
         hub = Hub(paths.log)
         stack.callback(hub.close)
-        progress = Progress(len(plan.cells))
-        hub.subscribe(progress)
         forwarder = Forwarder(paths.spools, hub.accept)
-        try:
-            unfinished = _run_all(plan, paths, executor, info)
-        finally:
-            delivered = forwarder.close()
-            progress.close()
-        shown = RunPaths(Path(plan.run_config.logging.event_storage_path), paths.grid_search_id)
-        sys.stdout.write(f"{summary(report(hub.state), shown)}\n")
-        sys.stdout.flush()
-        if not delivered:
-            raise StorageError(
-                f"some events could not be written to the log; what is left of them is in {paths.spools}"
-            )
-        if unfinished == BY_SIGNAL:
-            return INTERRUPTED
-        return int(any(found.status != "DONE" for found in hub.state.experiments.values()))
+        stack.callback(forwarder.close)
+        yield hub, forwarder
 
 
-def _run_all(plan: Plan, paths: RunPaths, executor: Executor, info: dict[str, Any]) -> str | None:
+def _wait_for_orphans(paths: RunPaths, seconds: float = 10) -> None:
+    """Jobs whose run was killed end by themselves, soon."""
+    end = time.monotonic() + seconds
+    for spool in paths.spools.iterdir():
+        while is_held(spool):
+            if time.monotonic() > end:
+                raise InUseError(f"a job of an earlier run of {paths.grid_search_id} is still alive: it holds {spool}")
+            time.sleep(0.05)
+        if spool.suffix == ".new":  # killed before it got its name: there is nothing in it
+            spool.unlink(missing_ok=True)
+
+
+def _run(todo: _Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarder: Forwarder) -> int:
+    progress = Progress(len(hub.state.experiments.keys() | todo.plan.cells.keys()))
+    hub.subscribe(progress)
+    try:
+        unfinished = _run_all(todo, paths, executor, hub, forwarder)
+    finally:
+        forwarder.close()
+        progress.close()
+    return _end(hub, forwarder, paths, todo.plan.run_config, unfinished)
+
+
+def _end(hub: Hub, forwarder: Forwarder, paths: RunPaths, run_config: RunConfig, unfinished: str | None) -> int:
+    """Print the table; returns the exit code."""
+    delivered = forwarder.close()
+    shown = RunPaths(Path(run_config.logging.event_storage_path), paths.grid_search_id)
+    sys.stdout.write(f"{summary(report(hub.state), shown)}\n")
+    sys.stdout.flush()
+    if not delivered:
+        raise StorageError(f"some events could not be written to the log; what is left of them is in {paths.spools}")
+    if unfinished == BY_SIGNAL:
+        return INTERRUPTED
+    ended = [e for e in hub.state.experiments.values() if e.reason != REMOVED]
+    return int(any(experiment.status != "DONE" for experiment in ended))
+
+
+def _run_all(todo: _Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarder: Forwarder) -> str | None:
     """Announce every experiment, run them, record the end; None, or why some have not been run."""
     source = new_source("run")
-    specs = plan.specs(paths.grid_search_id)
     unfinished: str | None = "an error"
     with _signals(executor.kills_after) as stop:
         try:
             with Spool(paths.spool(source), source) as spool:
-                _announce(plan, specs, paths, info, spool)
-                unfinished = executor.run(plan.start_order(specs), paths, spool.emit, stop)
+                known = {e.experiment_id: len(e.changes) for e in hub.state.experiments.values()}
+                hub.subscribe(partial(_tell_changes, spool, known))
+                _announce(todo, paths, spool)
+                unfinished = executor.run(todo.plan.start_order(todo.specs), paths, spool.emit, stop)
+                forwarder.drain()  # what `_tell_changes` has to say comes before the end
         except KeyboardInterrupt:  # from user code: our signals raise nothing
             unfinished = BY_SIGNAL
         finally:
@@ -130,20 +276,44 @@ def _run_all(plan: Plan, paths: RunPaths, executor: Executor, info: dict[str, An
         return unfinished
 
 
-def _announce(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, info: dict[str, Any], spool: Spool) -> None:
+def _tell_changes(spool: Spool, told: dict[int, int], events: list[Event], state: State) -> None:
+    """A subscriber: record when an epoch that was run again gave other scores."""
+    for event in events:
+        if not isinstance(event, EvaluationResultEvent):
+            continue
+        experiment = state.experiments[event.payload.experiment_id]
+        before = told.setdefault(experiment.experiment_id, 0)
+        told[experiment.experiment_id] = len(experiment.changes)
+        by_epoch: dict[int, list[ScoreChange]] = {}
+        for epoch, key, was, now in experiment.changes[before:]:
+            by_epoch.setdefault(epoch, []).append(ScoreChange(key, number(was), number(now)))
+        for epoch, changes in by_epoch.items():
+            spool.emit(
+                NondeterminismDetected(
+                    grid_search_id=state.grid_search_id,
+                    experiment_id=experiment.experiment_id,
+                    epoch=epoch,
+                    changes=changes,
+                )
+            )
+
+
+def _announce(todo: _Todo, paths: RunPaths, spool: Spool) -> None:
     grid_search_id = paths.grid_search_id
-    spool.emit(
-        GridSearch(
-            grid_search_id=grid_search_id,
-            status="STARTED",
-            num_experiments=len(specs),
-            run_config=plan.run_document.text,
-        )
-    )
-    info = plain(info)
+    spool.emit(todo.began)
+    info = plain(todo.info)
     spool.emit(SystemInfo(grid_search_id=grid_search_id, host=host(), info=info))
     text = msgspec.json.format(msgspec.json.encode(info), indent=2)
-    for spec in specs:
+    for choice in todo.removed:
+        removed = JobStatus(
+            grid_search_id=grid_search_id,
+            experiment_id=choice.experiment_id,
+            job_id=f"{choice.experiment_id}-{choice.attempt}",
+            status="STOPPED",
+            reason=REMOVED,
+        )
+        spool.emit(removed, choice.attempt)
+    for spec in todo.specs:
         write_once(paths.experiment(spec.experiment_id) / "system_info.json", text)
         spool.emit(
             ExperimentConfig(
@@ -157,11 +327,14 @@ def _announce(plan: Plan, specs: list[ExperimentSpec], paths: RunPaths, info: di
                 num_epochs=spec.num_epochs,
             )
         )
-        spool.emit(
-            JobStatus(
-                grid_search_id=grid_search_id, experiment_id=spec.experiment_id, job_id=spec.job_id, status="INIT"
-            )
+        waiting = JobStatus(
+            grid_search_id=grid_search_id,
+            experiment_id=spec.experiment_id,
+            job_id=spec.job_id,
+            status="INIT",
+            start_epoch=spec.start.epoch if spec.start else 0,
         )
+        spool.emit(waiting, spec.attempt)
 
 
 class _Stop:

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from mlgym.engine.checking import Checked
+from mlgym.engine.checkpoint_folder import available, remove_unfinished
 from mlgym.engine.executor import BY_SIGNAL, DEVICE_ERROR, Emit, Stop
 from mlgym.engine.forkserver import Blueprint, Child, ForkServer, receive
 from mlgym.engine.slots import Device, Slots
@@ -129,10 +130,13 @@ class _Grid:
     """A heap by place in the order, so that a retry goes before what came later."""
     delayed: list[tuple[float, int, ExperimentSpec]] = field(default_factory=list)
     running: list[_Job] = field(default_factory=list)
+    first: dict[int, int] = field(default_factory=dict)
+    """The attempt that each experiment began this run with."""
     stopping: bool = False
 
     def run(self, specs: list[ExperimentSpec]) -> str | None:
         self.ready = list(enumerate(specs))
+        self.first = {spec.experiment_id: spec.attempt for spec in specs}
         while self.running or not (self.stopping or self._nothing_to_start()):
             self._obey()
             self._start()
@@ -259,6 +263,7 @@ class _Grid:
         if job.child.exit_status != 0:
             for path in self.paths.experiment(job.spec.experiment_id).glob(f".*.{job.child.pid}"):
                 _unlink(path)
+            remove_unfinished(self.paths.experiment(job.spec.experiment_id))
 
     def _failed(self, job: _Job, end: JobStatus) -> None:
         if end.reason == DEVICE_ERROR:
@@ -276,16 +281,21 @@ class _Grid:
             how = f"{job.ending}: {how.removesuffix(' (out of memory?)')}"
         self._status(job, "LOST", how)
         if not (self.stopping or self._try_again(job)):  # when stopping, a warm start tries again
-            lost = f"lost {job.spec.attempt} times, the last time: " if job.spec.attempt > 1 else "lost: "
+            times = self._tries(job)
+            lost = f"lost {times} times, the last time: " if times > 1 else "lost: "
             self._status(job, "FAILED", lost + how)
+
+    def _tries(self, job: _Job) -> int:
+        return job.spec.attempt - self.first[job.spec.experiment_id] + 1
 
     def _try_again(self, job: _Job) -> bool:
         """Queue the next attempt, unless there have been enough."""
         spec = job.spec
-        if not job.retry or self.stopping or spec.attempt > self.config.max_retries:
+        if not job.retry or self.stopping or self._tries(job) > self.config.max_retries:
             return False
-        delay = self.config.retry_delay * 2 ** (spec.attempt - 1)
-        spec = msgspec.structs.replace(spec, attempt=spec.attempt + 1)
+        delay = self.config.retry_delay * 2 ** (self._tries(job) - 1)
+        start = next(iter(available(self.paths.experiment(spec.experiment_id))), None)
+        spec = msgspec.structs.replace(spec, attempt=spec.attempt + 1, start=start)
         heapq.heappush(self.delayed, (time.monotonic() + delay, job.order, spec))
         self.emit(
             JobStatus(
@@ -293,6 +303,7 @@ class _Grid:
                 experiment_id=spec.experiment_id,
                 job_id=spec.job_id,
                 status="INIT",
+                start_epoch=start.epoch if start else 0,
                 reason=f"tried again after {delay:g} s",
             ),
             spec.attempt,

@@ -25,6 +25,7 @@ from mlgym.build.catalog import built_in
 from mlgym.build.registry import Registry
 from mlgym.engine import experiment, forkserver
 from mlgym.engine.checking import Checked, check
+from mlgym.engine.checkpoints import Checkpoints
 from mlgym.engine.executor import DEVICE_ERROR
 from mlgym.engine.forkserver import Blueprint
 from mlgym.engine.provenance import gpus, host
@@ -69,6 +70,10 @@ def run_job(
     job as STOPPED and are raised again; so is a `StorageError`, when nothing can be recorded any more.
     """
     started = _now()
+    if spec.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
+    inexact = "CUDA kernels that are not deterministic" if on.type == "cuda" and not spec.deterministic else None
 
     def status(
         state: JobState,
@@ -88,6 +93,7 @@ def run_job(
             device=str(on),
             host=host(),
             num_threads=torch.get_num_threads(),
+            inexact=inexact if state == "RUNNING" else None,
             reason=reason,
             error=error,
             stacktrace=stacktrace,
@@ -103,8 +109,12 @@ def run_job(
                 paths.experiment(spec.experiment_id) / "experiment_config.json",
                 msgspec.json.format(msgspec.json.encode(plain(spec.config)), indent=2),
             )
+            checkpoints = Checkpoints(paths.experiment(spec.experiment_id), spec, emit)
             parts = experiment.build(spec, registry, on)
-            outcome = experiment.run(spec, parts, emit, stop_requested)
+            try:
+                outcome = experiment.run(spec, parts, emit, stop_requested, checkpoints)
+            finally:
+                checkpoints.wait()
         except (Exception, SystemExit) as error:  # sys.exit() in user code is a failure of that experiment
             if isinstance(error, StorageError):
                 raise
@@ -160,7 +170,7 @@ def job(
 
     s (with the spool's descriptor): begun, h: alive, e: its end is recorded; from there, q: stop.
     """
-    _settle(num_threads)
+    _settle(spec.num_threads or num_threads)
     _redirect_output(paths.output(spec.experiment_id), spec.attempt)
     channel.setblocking(False)
     talk = _Talk(channel)

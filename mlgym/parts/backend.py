@@ -36,6 +36,15 @@ class Backend:
             self._scaler = torch.amp.GradScaler(self.device.type)
         return torch.autocast(self.device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The gradient scaler's, when there is one."""
+        return {} if self._scaler is None else self._scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            self._scaler = self._scaler or torch.amp.GradScaler(self.device.type)
+            self._scaler.load_state_dict(state)
+
     def backward(self, loss: torch.Tensor) -> None:
         if self._scaler is not None:
             loss = self._scaler.scale(loss)

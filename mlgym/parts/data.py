@@ -5,18 +5,20 @@ The order of a pass is a function of (seed, pass), so that a position in the dat
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mlgym.errors import ConfigError, ConfigPath, one_of
 from mlgym.parts.batch import Batch
 from mlgym.parts.datasets import Columns, Item, Splits, labels
-from mlgym.parts.seeds import derive, generator
+from mlgym.parts.seeds import derive, drawing, generator
+from mlgym.processes import die_with_parent
 from mlgym.schema import bind
 
 Strategy = Literal["random", "weighted_random", "in_order"]
@@ -121,7 +123,7 @@ class Loader:
     def training_batches(self, pass_: int, start: int = 0) -> Iterator[Batch]:
         """The batches of pass `pass_` (counted from 0), from number `start` on."""
         batches = list(self._order(pass_).split(self.batch_size))[start : len(self)]
-        return self._batches(batches, derive(self.seed, "workers", pass_))
+        return self._batches("training", pass_, batches, start)
 
     def _order(self, pass_: int) -> torch.Tensor:
         size = len(self.dataset)
@@ -138,37 +140,76 @@ class Loader:
     def evaluation_batches(self) -> Iterator[Batch]:
         """Every sample once, in the order of the split."""
         if self._columns:
-            for start in range(0, len(self.dataset), self.batch_size):
-                yield self._columns(*self.dataset.take(slice(start, start + self.batch_size)))
-        else:
-            rows = list(torch.arange(len(self.dataset)).split(self.batch_size))
-            yield from self._batches(rows, self.seed, "evaluation")
+            slices = [slice(i, i + self.batch_size) for i in range(0, len(self.dataset), self.batch_size)]
+            return self._taken(self._columns, "evaluation", 0, slices, 0)
+        return self._batches("evaluation", 0, list(torch.arange(len(self.dataset)).split(self.batch_size)), 0)
 
-    def _batches(self, batches: list[torch.Tensor], worker_seed: int, kind: str = "training") -> Iterator[Batch]:
+    def _batches(self, kind: str, pass_: int, batches: list[torch.Tensor], start: int) -> Iterator[Batch]:
         if self._columns:
-            return (self._columns(*self.dataset.take(rows)) for rows in batches)
-        rows_of_batches = [rows.tolist() for rows in batches]
+            return self._taken(self._columns, kind, pass_, batches, start)
+        keys: list[Any] = [_Key(kind, pass_, start + i, rows.tolist()) for i, rows in enumerate(batches)]
         kept = self._kept.get(kind)
         if kept is None:
             kept = DataLoader(
-                self.dataset,
-                batch_sampler=rows_of_batches,
-                collate_fn=self._collate,
+                _Fetch(self.dataset, self._collate, self.seed),
+                batch_sampler=keys,
+                collate_fn=_as_it_is,
                 generator=torch.Generator(),
-                worker_init_fn=_ignore_interrupts,
+                worker_init_fn=_as_worker,
                 **self._options,
             )
             if self._options.get("persistent_workers"):
                 self._kept[kind] = kept
         else:  # its workers are told which rows to read, so they need not know that the list is another
-            kept.batch_sampler[:] = rows_of_batches
-        kept.generator.manual_seed(worker_seed)
+            kept.batch_sampler[:] = keys
         return iter(kept)
 
+    def _taken(
+        self, columns: Callable[..., Batch], kind: str, pass_: int, batches: Sequence[torch.Tensor | slice], start: int
+    ) -> Iterator[Batch]:
+        """Whole batches by indexing."""
+        if type(self._collate) is Collator:  # which draws nothing
+            for rows in batches:
+                yield columns(*self.dataset.take(rows))
+            return
+        for i, rows in enumerate(batches):
+            with drawing(derive(self.seed, kind, pass_, start + i)):
+                batch = columns(*self.dataset.take(rows))
+            yield batch
 
-def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches the workers as well, but when they end is for the job to say."""
+
+class _Key(NamedTuple):
+    """A batch: its kind, pass and number, and the rows that it consists of."""
+
+    kind: str
+    pass_: int
+    number: int
+    rows: list[int]
+
+
+class _Fetch(Dataset[Batch]):
+    """Fetches a whole batch, in whichever process. What is drawn at random on the way, by transforms or by the
+    collator, follows from the batch's place alone: neither from other batches nor from the number of workers."""
+
+    def __init__(self, dataset: Any, collate: Collate, seed: int) -> None:
+        self._dataset = dataset
+        self._collate = collate
+        self._seed = seed
+
+    def __getitems__(self, key: _Key) -> Batch:
+        with drawing(derive(self._seed, key.kind, key.pass_, key.number)):
+            many = getattr(self._dataset, "__getitems__", None)
+            return self._collate(many(key.rows) if many else [self._dataset[row] for row in key.rows])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _as_worker(_: int) -> None:
+    """Ctrl-C reaches the workers as well, but when they end is for the job to say; a killed job takes them along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(os.getppid())
 
 
 class SamplingStrategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

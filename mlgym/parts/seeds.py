@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 
 
 def derive(*parts: int | str) -> int:
@@ -22,6 +25,26 @@ def seed_everything(seed: int) -> None:
     torch.default_generator.manual_seed(seed)  # 2 us; torch.manual_seed takes 600
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
+
+
+_for_drawing = np.random.MT19937(0)
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Python, numpy and torch draw from `seed` inside; afterwards as if nothing had been drawn. Takes 20 us."""
+    python, torchs = random.getstate(), torch.default_generator.get_state()
+    numpys = mtrand.get_bit_generator()
+    random.seed(seed)
+    mtrand.set_bit_generator(_for_drawing)  # copying the state of numpy's own takes 70 us
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        mtrand.set_bit_generator(numpys)
+        torch.default_generator.set_state(torchs)
 
 
 def generator(*parts: int | str) -> torch.Generator:

@@ -85,14 +85,27 @@ class Trainer:
         self._forward = torch.compile(model) if train_component.compile else model
         self._publish = publisher(model)
 
-    def epoch(self, backend: Backend, optimizer: Optimizer, num_batches: int | None = None) -> Iterator[int]:
-        """Train for `num_batches` (default: one pass), yielding the number of each finished batch, from 1."""
+    def state_dict(self) -> dict[str, int]:
+        """The position in the data."""
+        return {"passes": self.passes, "batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.passes, self.batches = state["passes"], state["batches"]
+
+    def epoch(
+        self, backend: Backend, optimizer: Optimizer, num_batches: int | None = None, start: int = 0
+    ) -> Iterator[int]:
+        """Train for `num_batches` (default: one pass), yielding the number of each finished batch, from 1.
+
+        `start` of them have been trained on before, and ended in an optimizer step.
+        """
         self.model.train()
-        done = last = group = 0
+        done = last = start
+        group = 0
         wanted = num_batches or len(self.loader)
         while done < wanted:
             for batch in self.loader.training_batches(self.passes, self.batches):
-                if self.stepped or done == 0:
+                if done == last:
                     group = min(self.component.accumulate_batches, wanted - done)
                     last = done + group
                     optimizer.zero_grad(set_to_none=True)

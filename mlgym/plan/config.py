@@ -208,7 +208,24 @@ class TrainConfig(_Strict, frozen=True):
     num_epochs: int
     priority: list[dict[str, Any]] = []
     num_batches_per_epoch: int | None = None
+    checkpoint_every_n_batches: int | None = None
+    deterministic: bool = False
     seed: int = 0
+
+
+class WarmstartConfig(_Strict, frozen=True):
+    """What is not given is as it was."""
+
+    gridsearch_id: str
+    num_epochs: int
+    gs_config_path: str | None = None
+    priority: list[dict[str, Any]] = []
+    num_batches_per_epoch: int | None = None
+    checkpoint_every_n_batches: int | None = None
+
+
+class Warmstart(_Strict, frozen=True, tag_field="type", tag="warmstart"):
+    config: WarmstartConfig
 
 
 class Train(_Strict, frozen=True, tag_field="type", tag="train"):
@@ -252,7 +269,7 @@ class LoggingConfig(_Strict, frozen=True):
 class RunConfig(_Strict, frozen=True):
     """`run_config.yml`: what to do, where, and where to log."""
 
-    run_configuration: Train
+    run_configuration: Train | Warmstart
     environment: MainProcess | Multiprocessing = MainProcess()
     logging: LoggingConfig = LoggingConfig()
 
@@ -278,8 +295,9 @@ def _check_numbers(config: RunConfig) -> None:
     train: ConfigPath = ("run_configuration", "config")
     where: ConfigPath = ("environment", "config")
     found = config.run_configuration.config
-    _at_least(0, train, num_epochs=found.num_epochs, seed=found.seed)
+    _at_least(0, train, num_epochs=found.num_epochs, seed=getattr(found, "seed", None))
     _at_least(1, train, num_batches_per_epoch=found.num_batches_per_epoch)
+    _at_least(1, train, checkpoint_every_n_batches=found.checkpoint_every_n_batches)
     if isinstance(config.environment, MainProcess):
         _at_least(0, where, computation_device_id=config.environment.config.computation_device_id)
         return

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mlgym.errors import ConfigError, ConfigPath, InputError, one_of
-from mlgym.plan.config import Document, RunConfig, read, required
+from mlgym.plan.config import Document, RunConfig, TrainConfig, read, required
 from mlgym.plan.sweep import Cell, config_hash, expand
 from mlgym.record.report import short_names
 from mlgym.specs import ExperimentSpec
 
 
 class Plan(NamedTuple):
-    """Both files and every experiment they describe; `cells[i]` belongs to experiment i."""
+    """Both files, and every experiment that they describe by its id."""
 
     run_document: Document
     run_config: RunConfig
+    train: TrainConfig
     grid_document: Document
-    cells: list[Cell]
+    cells: dict[int, Cell]
 
     def place(self, experiment_id: int, path: ConfigPath) -> str:
         """File, line and column of the value at `path` of an experiment's configuration."""
@@ -25,19 +26,20 @@ class Plan(NamedTuple):
 
     def specs(self, grid_search_id: str) -> list[ExperimentSpec]:
         """The experiments of a fresh grid search."""
-        train = self.run_config.run_configuration.config
         return [
             ExperimentSpec(
                 grid_search_id=grid_search_id,
-                experiment_id=i,
+                experiment_id=experiment_id,
                 config=cell.config,
                 config_hash=config_hash(cell.config),
                 swept={".".join(map(str, path)): value for path, value in cell.swept.items()},
-                seed=train.seed,
-                num_epochs=train.num_epochs,
-                num_batches_per_epoch=train.num_batches_per_epoch,
+                seed=self.train.seed,
+                num_epochs=self.train.num_epochs,
+                num_batches_per_epoch=self.train.num_batches_per_epoch,
+                checkpoint_every_n_batches=self.train.checkpoint_every_n_batches,
+                deterministic=self.train.deterministic,
             )
-            for i, cell in enumerate(self.cells)
+            for experiment_id, cell in self.cells.items()
         ]
 
     def start_order(self, specs: list[ExperimentSpec]) -> list[ExperimentSpec]:
@@ -47,7 +49,7 @@ class Plan(NamedTuple):
         """
         first: dict[int, ExperimentSpec] = {}
         paths = {path for spec in specs for path in spec.swept}
-        for i, wanted in enumerate(self.run_config.run_configuration.config.priority):
+        for i, wanted in enumerate(self.train.priority):
             where = ("run_configuration", "config", "priority", i)
             try:
                 values = {_axis(name, paths): value for name, value in wanted.items()}
@@ -65,24 +67,36 @@ class Plan(NamedTuple):
 
 
 def read_plan(run_document: Document, run_config: RunConfig) -> Plan:
-    """The plan for a run config. Raises `InputError`, with file, line and column."""
-    gs_config_path = run_document.path.parent / run_config.run_configuration.config.gs_config_path
+    """The plan of a run config that trains afresh. Raises `InputError`, with file, line and column."""
+    train = run_config.run_configuration.config
+    assert isinstance(train, TrainConfig)
+    grid_document = read_grid(run_document, train.gs_config_path)
+    cells = dict(enumerate(cells_of(grid_document)))
+    plan = Plan(run_document, run_config, train, grid_document, cells)
+    if train.priority:
+        plan.start_order(plan.specs(""))  # one that fits nothing is a mistake
+    return plan
+
+
+def read_grid(run_document: Document, gs_config_path: str) -> Document:
+    """The grid search config that a run config names."""
     try:
-        grid_document = read(gs_config_path)
+        return read(run_document.path.parent / gs_config_path)
     except ConfigError:
         raise
     except InputError as error:
         where = ("run_configuration", "config", "gs_config_path")
         raise ConfigError(str(error), where).locate(run_document.place) from None
+
+
+def cells_of(grid_document: Document) -> list[Cell]:
+    """The points of the grid, in the order written."""
     try:
         cells = expand(grid_document.value)
         required(cells[0].config)  # the same in every cell: requirements cannot be swept
     except ConfigError as error:
         raise error.locate(grid_document.place) from None
-    plan = Plan(run_document, run_config, grid_document, cells)
-    if run_config.run_configuration.config.priority:
-        plan.start_order(plan.specs(""))  # one that fits nothing is a mistake
-    return plan
+    return cells
 
 
 def _axis(name: str, paths: set[str]) -> str:

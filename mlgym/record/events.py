@@ -26,11 +26,12 @@ class _Payload(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The whole grid search begins or ends. `reason` says why it was INTERRUPTED."""
+    """The whole grid search begins (again) or ends. `reason` says why it was INTERRUPTED, or what has changed."""
 
     status: Literal["STARTED", "FINISHED", "INTERRUPTED"]
     num_experiments: int | None = None
     run_config: str | None = None
+    grid_search_config: str | None = None
     reason: str | None = None
 
 
@@ -57,7 +58,10 @@ JobState = Literal["INIT", "RUNNING", "DONE", "FAILED", "LOST", "STOPPED"]
 
 
 class JobStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Where a job stands. Times are unix time in ms; `start_epoch` epochs were finished before it began."""
+    """Where a job stands. Times are unix time in ms; `start_epoch` epochs were finished before it began.
+
+    `inexact` says why running it again may give other bits.
+    """
 
     job_id: str
     experiment_id: int
@@ -69,6 +73,7 @@ class JobStatus(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     device: str | None = None
     host: str | None = None
     num_threads: int | None = None
+    inexact: str | None = None
     reason: str | None = None
     error: str | None = None
     stacktrace: str | None = None
@@ -115,10 +120,11 @@ class CheckpointFile(Struct, frozen=True, gc=False):
 
 
 class CheckpointEvent(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A checkpoint was committed, or is gone."""
+    """A checkpoint was committed, or is gone; with `batch`, one within the epoch after `epoch`."""
 
     experiment_id: int
     epoch: int
+    batch: int = 0
     action: Literal["SAVED", "DELETED"]
     files: list[CheckpointFile] = []
 
@@ -130,6 +136,27 @@ class JobOutput(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     job_id: str
     offset: int
     text: str
+
+
+class Warned(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Something that the user should know went wrong, and the run went on."""
+
+    message: str
+    experiment_id: int | None = None
+
+
+class ScoreChange(Struct, frozen=True, gc=False):
+    score: str
+    before: Number
+    now: Number
+
+
+class NondeterminismDetected(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """An epoch that was run again gave other scores (`split/tag`) than before."""
+
+    experiment_id: int
+    epoch: int
+    changes: list[ScoreChange] = []
 
 
 # --- envelopes ----------------------------------------------------------------------------------------------
@@ -175,6 +202,14 @@ class JobOutputEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="job_ou
     payload: JobOutput
 
 
+class WarnedEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="warning"):
+    payload: Warned
+
+
+class NondeterminismDetectedEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="nondeterminism_detected"):
+    payload: NondeterminismDetected
+
+
 class Unknown(Struct, frozen=True, kw_only=True):
     """An event of a type, or with a payload, that this version does not know: `data` is all of it.
 
@@ -194,6 +229,8 @@ KnownEvent = (
     | EvaluationResultEvent
     | CheckpointChange
     | JobOutputEvent
+    | WarnedEvent
+    | NondeterminismDetectedEvent
 )
 Event = KnownEvent | Unknown
 Payload = (
@@ -205,6 +242,8 @@ Payload = (
     | EvaluationResult
     | CheckpointEvent
     | JobOutput
+    | Warned
+    | NondeterminismDetected
 )
 
 EVENT_TYPES: dict[type, bytes] = {
@@ -216,6 +255,8 @@ EVENT_TYPES: dict[type, bytes] = {
     EvaluationResult: b"evaluation_result",
     CheckpointEvent: b"checkpoint",
     JobOutput: b"job_output",
+    Warned: b"warning",
+    NondeterminismDetected: b"nondeterminism_detected",
 }
 
 _known: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)

@@ -7,10 +7,11 @@ read this one state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlgym.errors import InputError
 from mlgym.record.events import (
@@ -41,6 +42,15 @@ class Progress:
     num_batches: int = 0
 
 
+class Change(NamedTuple):
+    """A score that came out differently when its epoch was run again."""
+
+    epoch: int
+    key: str
+    before: float
+    now: float
+
+
 @dataclass(slots=True)
 class Experiment:
     """One experiment as of the last event folded. Times are unix time in ms."""
@@ -67,6 +77,8 @@ class Experiment:
     """The keys of `scores` that are losses."""
     checkpoints: dict[int, list[str]] = field(default_factory=dict)
     """epoch -> file names"""
+    num_threads: int | None = None
+    changes: list[Change] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -81,6 +93,8 @@ class State:
     starting_time: int | None = None
     finishing_time: int | None = None
     experiments: dict[int, Experiment] = field(default_factory=dict)
+    grid_search_config: str | None = None
+    """The text of the newest one, when a warm start changed it."""
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     damaged: int = 0
     """Bytes of the log that could not be read."""
@@ -97,6 +111,7 @@ def _grid_search(state: State, event: GridSearchEvent) -> None:
     state.grid_search_id = payload.grid_search_id
     state.status = payload.status
     state.reason = payload.reason
+    state.grid_search_config = payload.grid_search_config or state.grid_search_config
     if payload.status == "STARTED":
         state.num_experiments = payload.num_experiments or 0
         state.starting_time = event.creation_ts
@@ -134,6 +149,7 @@ def _job_status(state: State, event: JobStatusEvent) -> None:
     experiment.starting_time = payload.starting_time or experiment.starting_time
     experiment.finishing_time = payload.finishing_time
     experiment.device = payload.device or experiment.device
+    experiment.num_threads = payload.num_threads or experiment.num_threads
 
 
 def _experiment_status(state: State, event: ExperimentStatusEvent) -> None:
@@ -161,6 +177,8 @@ def _evaluation_result(state: State, event: EvaluationResultEvent) -> None:
         found = scores.get(key)
         if found is None:
             found = scores[key] = {}
+        if epoch in found:
+            _again(experiment, key, epoch, found[epoch], float(metric.score))
         found[epoch] = float(metric.score)
     for loss in payload.loss_scores:
         key = f"{loss.split}/{loss.loss}"
@@ -168,11 +186,21 @@ def _evaluation_result(state: State, event: EvaluationResultEvent) -> None:
         if found is None:
             found = scores[key] = {}
             experiment.losses.add(key)
+        if epoch in found:
+            _again(experiment, key, epoch, found[epoch], float(loss.score))
         found[epoch] = float(loss.score)
+
+
+def _again(experiment: Experiment, key: str, epoch: int, before: float, now: float) -> None:
+    """An epoch was run again: equal values are one, others are remembered."""
+    if before != now and not (math.isnan(before) and math.isnan(now)):
+        experiment.changes.append(Change(epoch, key, before, now))
 
 
 def _checkpoint(state: State, event: CheckpointChange) -> None:
     payload = event.payload
+    if payload.batch:  # one within an epoch is for the next attempt, not for users
+        return
     checkpoints = state.experiment(payload.experiment_id).checkpoints
     if payload.action == "SAVED":
         checkpoints[payload.epoch] = [file.name for file in payload.files]
@@ -208,12 +236,18 @@ def fold_all(state: State, events: Iterable[Event]) -> State:
     return state
 
 
-def read_state(log: Path) -> State:
-    """The state that the event log at `log` describes, also while it is being written."""
+def read_state(log: Path, spools: Path | None = None) -> State:
+    """The state that the event log at `log` describes, also while it is being written.
+
+    With `spools`, a folder, what lies there undelivered is taken in as well: it comes after all that was.
+    """
     if not log.is_file():
         raise InputError(f"{log}: there is no event log")
     state = State()
     for block in read_blocks(log):
         state.damaged += block.damaged
         fold_all(state, decode_lines(block.lines))
+    for spool in sorted(spools.glob("*.jsonl")) if spools else []:
+        for block in read_blocks(spool):  # what was delivered before changes nothing when folded again
+            fold_all(state, decode_lines(block.lines))
     return state

@@ -43,10 +43,18 @@ class Forwarder:
         self._interval = interval
         self._tails: dict[str, _Tail] = {}
         self._closing = threading.Event()
+        self._wanted = threading.Event()
+        self._drained = threading.Event()
         self._warned = False
         self._failed = False
         self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
         self._thread.start()
+
+    def drain(self, timeout: float = 60) -> bool:
+        """Deliver what there is. False when that could not be done in `timeout` seconds."""
+        self._drained.clear()
+        self._wanted.set()
+        return self._drained.wait(timeout) and not self._failed
 
     def close(self, timeout: float = 60) -> bool:
         """Deliver what there is and stop. False when something could not be delivered in `timeout` seconds."""
@@ -59,6 +67,7 @@ class Forwarder:
         pause = self._interval
         while True:
             closing = self._closing.is_set()  # read first: what was emitted before it is then seen below
+            wanted = self._wanted.is_set()
             try:
                 delivered = self.deliver()
                 self._failed = False
@@ -68,6 +77,9 @@ class Forwarder:
                 delivered = False
                 self._failed = True
                 pause = min(max(2 * pause, 0.5), 30)
+            if wanted and not delivered:
+                self._wanted.clear()
+                self._drained.set()
             if closing and not delivered:
                 return
             if not delivered:

@@ -6,6 +6,7 @@ A worker only ever does this; it never waits for a network or a server. Imports 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class Spool:
             raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
         self._journal.path = path
         self._n = 0
+        self._lock = threading.Lock()  # checkpoints are written, and told, by another thread
         self._head = {
             payload_type: b'{"event_type":"%b","creation_ts":%%d,"source":"%b","n":%%d,"attempt":%%d,"payload":%%b'
             % (event_type, source.encode())
@@ -52,10 +54,11 @@ class Spool:
 
         Raises `StorageError` when it could not be written; the number is then not used up.
         """
-        n = self._n + 1
-        body = self._head[type(payload)] % (time.time_ns() // 1_000_000, n, attempt, _encode(payload))
-        self._journal.append(seal(body))
-        self._n = n
+        with self._lock:
+            n = self._n + 1
+            body = self._head[type(payload)] % (time.time_ns() // 1_000_000, n, attempt, _encode(payload))
+            self._journal.append(seal(body))
+            self._n = n
 
     def fileno(self) -> int:
         """The descriptor that holds the flock."""

@@ -212,11 +212,11 @@ def test_files_are_written_once(tmp_path: Path) -> None:
 
 def test_check_covers_every_swept_value() -> None:
     cells = expand({"c": {"config": {name: {"sweep": "range", "stop": 4} for name in "xyz"}}})
-    chosen = covering(cells)
+    chosen = covering(dict(enumerate(cells)))
     assert len(chosen) < 12 < len(cells)
     for name in "xyz":
         assert {cells[i].config["c"]["config"][name] for i in chosen} == set(range(4))
-    assert covering([Cell({}, {}, {})]) == [0]
+    assert covering({7: Cell({}, {}, {})}) == [7]
 
 
 @pytest.mark.gpu

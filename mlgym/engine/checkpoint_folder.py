@@ -1,0 +1,77 @@
+"""The checkpoints in an experiment's folder: which there are, and whether they are whole. Does not import torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from mlgym.errors import DamagedError
+from mlgym.record.events import CheckpointFile
+from mlgym.specs import Checkpoint
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a checkpoint consists of, written last. `delete`: the epochs that it replaces."""
+
+    epoch: int
+    batch: int
+    files: list[CheckpointFile]
+    delete: list[int]
+    format: int = 1
+
+
+def available(folder: Path) -> list[Checkpoint]:
+    """The checkpoints that were committed to an experiment's folder, the newest first; not verified."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if (match := _NAME.fullmatch(path.name)) and (path / MANIFEST).is_file():
+                found.append(Checkpoint(int(match[1]), str(path), int(match[2] or 0)))
+    return sorted(found, key=lambda checkpoint: (checkpoint.epoch, checkpoint.batch), reverse=True)
+
+
+def verified(checkpoint: Checkpoint) -> Manifest:
+    """The manifest of a checkpoint whose files are what it says. Raises `DamagedError`."""
+    folder = Path(checkpoint.directory)
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{folder / MANIFEST}: cannot be read: {error}") from None
+    if (manifest.epoch, manifest.batch) != (checkpoint.epoch, checkpoint.batch):
+        raise DamagedError(f"{folder}: its manifest is that of epoch {manifest.epoch}, batch {manifest.batch}")
+    for file in manifest.files:
+        try:
+            with (folder / file.name).open("rb") as opened:
+                size = os.fstat(opened.fileno()).st_size
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            raise DamagedError(f"{folder / file.name}: cannot be read: {error.strerror}") from None
+        if (size, digest) != (file.size, file.sha256):
+            raise DamagedError(f"{folder / file.name}: not what was saved, by its size or sha256")
+    return manifest
+
+
+def remove(path: Path) -> None:
+    """A checkpoint is gone by its name before its files go: nobody sees half of one."""
+    gone = path.with_name(f".gone-{path.name}")
+    try:
+        path.rename(gone)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """What a process that was killed had begun to write, or to delete."""
+    for pattern in (".new-*", ".gone-*"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)

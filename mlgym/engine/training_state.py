@@ -1,0 +1,148 @@
+"""Everything that the rest of a training depends on, as trees of plain data and tensors; and back again.
+
+The position in the data is two numbers (pass, batch), because the order of a pass and whatever is drawn in it follow
+from the seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mlgym.engine import state_files
+from mlgym.errors import ConfigError, DamagedError, MLgymError
+from mlgym.parts.evaluator import Evaluation
+from mlgym.specs import Checkpoint
+
+if TYPE_CHECKING:
+    from mlgym.engine.experiment import Parts
+
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+SCHEDULE = "lr_scheduler.json"
+COMPONENTS = "stateful_components.safetensors"
+
+
+class Resumed(NamedTuple):
+    """Where a training goes on: after `epoch` whole epochs and `batch` batches of the next."""
+
+    epoch: int
+    batch: int
+    stopped: bool
+    """Early stopping had ended it."""
+    evaluation: Evaluation | None
+    """The scores of `epoch`; None within an epoch."""
+
+
+def generators(device: torch.device) -> dict[str, Any]:
+    """The states of the global generators: python's, numpy's, torch's, and the device's."""
+    found = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(device)
+    return found
+
+
+def set_generators(states: Mapping[str, Any], device: torch.device) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def capture(
+    parts: Parts,
+    epoch: int,
+    batch: int,
+    drawn: Mapping[str, Any],
+    evaluation: Evaluation | None = None,
+    stopped: bool = False,
+) -> dict[str, Any]:
+    """A tree for each file of a checkpoint; `drawn` are the generators' states to go on with."""
+    return {
+        MODEL: dict(parts.model.state_dict()),
+        OPTIMIZER: parts.optimizer.state_dict(),
+        SCHEDULE: parts.schedule.scheduler.state_dict() if parts.schedule else None,
+        COMPONENTS: {
+            "epoch": epoch,
+            "batch": batch,
+            "stopped": stopped,
+            "evaluation": evaluation and [list(evaluation.losses.items()), list(evaluation.metrics.items())],
+            "generators": dict(drawn),
+            "backend": parts.backend.state_dict(),
+            "trainer": parts.trainer.state_dict(),
+            "early_stopping": _state(parts.early_stopping),
+            "checkpointing": _state(parts.checkpointing),
+            "components": {name: component.state_dict() for name, component in parts.stateful().items()},
+        },
+    }
+
+
+def _state(policy: Any) -> Any:
+    """A policy is a few numbers, unless it says otherwise."""
+    return policy.state_dict() if hasattr(policy, "state_dict") else dict(vars(policy))
+
+
+def _set_state(policy: Any, state: Any) -> None:
+    if hasattr(policy, "load_state_dict"):
+        policy.load_state_dict(state)
+    else:
+        vars(policy).update(state)
+
+
+def restore(parts: Parts, checkpoint: Checkpoint) -> Resumed:
+    """Put `parts` into the state of a (verified) checkpoint.
+
+    Raises `ConfigError` when the model or another part no longer fits it.
+    """
+    folder = Path(checkpoint.directory)
+    model = state_files.read(folder / MODEL)
+    _refuse_other_parameters(parts.model.state_dict(), model, folder)
+    state = state_files.read(folder / COMPONENTS)
+    try:
+        parts.model.load_state_dict(model)
+        if parts.schedule:  # before the optimizer's: loading it writes learning rates into the optimizer
+            schedule = (folder / SCHEDULE).read_text()
+            parts.schedule.scheduler.load_state_dict(state_files.thaw(schedule, {}))
+        parts.optimizer.load_state_dict(state_files.read(folder / OPTIMIZER))
+        parts.backend.load_state_dict(state["backend"])
+        parts.trainer.load_state_dict(state["trainer"])
+        _set_state(parts.early_stopping, state["early_stopping"])
+        _set_state(parts.checkpointing, state["checkpointing"])
+        for name, component in parts.stateful().items():
+            component.load_state_dict(state["components"][name])
+        set_generators(state["generators"], parts.backend.device)  # last: loading may draw
+        scores = state["evaluation"]
+        evaluation = Evaluation(losses=dict(scores[0]), metrics=dict(scores[1])) if scores else None
+        return Resumed(state["epoch"], state["batch"], state["stopped"], evaluation)
+    except MLgymError:
+        raise
+    except OSError as error:
+        raise DamagedError(f"{folder}: cannot be read: {error.strerror}") from None
+    except Exception as error:
+        raise ConfigError(
+            f"the configuration no longer fits the checkpoint in {folder}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _refuse_other_parameters(now: Mapping[str, Any], saved: Mapping[str, Any], folder: Path) -> None:
+    def shape(value: Any) -> str:
+        return "x".join(map(str, value.shape)) if isinstance(value, torch.Tensor) else "no tensor"
+
+    wrong = [f"{name} is new" for name in now if name not in saved]
+    wrong += [f"{name} is gone" for name in saved if name not in now]
+    wrong += [
+        f"{name} was {shape(saved[name])} and is {shape(now[name])}"
+        for name in now
+        if name in saved and shape(saved[name]) != shape(now[name])
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ConfigError(
+            f"the model no longer fits the checkpoint in {folder}: {', '.join(wrong[:5])}{more}", ("model",)
+        )
