@@ -6,12 +6,19 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import components, emit, epoch, folding, jobs
+from benchmarks import checkpoints, components, emit, epoch, folding, jobs
 from benchmarks.measure import Result, machine
 
 RESULTS = Path(__file__).parent / "results.json"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-ALL = {"epoch": epoch.run, "components": components.run, "emit": emit.run, "fold": folding.run, "jobs": jobs.run}
+ALL = {
+    "epoch": epoch.run,
+    "components": components.run,
+    "emit": emit.run,
+    "fold": folding.run,
+    "jobs": jobs.run,
+    "checkpoints": checkpoints.run,
+}
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlgym.errors import InputError, MLgymError, one_of
+from mlgym.errors import InputError, MLgymError, one_of, tell
 
 if TYPE_CHECKING:
     from mlgym.build.registry import Registry
@@ -25,6 +25,7 @@ def run(blueprint: Blueprint | None = None) -> None:
 
     Ends the process with the exit code.
     """
+    blueprint = blueprint or _nothing  # a function, so that the script is loaded for its jobs all the same
     forkserver = sys.modules.get("mlgym.engine.forkserver")
     if forkserver is not None and forkserver.called_with is not None:
         # A script that does not ask for `__main__` is being loaded for its jobs: this is all they want of it.
@@ -36,8 +37,13 @@ def run(blueprint: Blueprint | None = None) -> None:
     sys.exit(main(arguments, blueprint, Path(sys.argv[0]).name))
 
 
+def _nothing(registry: Registry) -> None:
+    """The blueprint of a script that adds no parts."""
+
+
 def main(arguments: Sequence[str] | None = None, blueprint: Blueprint | None = None, program: str = "mlgym") -> int:
     """Run one command; returns the exit code."""
+    _open_standard_streams()
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # dotted paths name a user's own modules
     parsed = _parser(program).parse_args(arguments)
@@ -46,17 +52,28 @@ def main(arguments: Sequence[str] | None = None, blueprint: Blueprint | None = N
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
         return code
     except MLgymError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        tell(str(error), program)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        tell("interrupted", program)
         return 130
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        tell(str(error), program)
         return 2
+
+
+def _open_standard_streams() -> None:
+    """What is closed is opened on nothing: the next file to be opened would become somebody's output."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -13,6 +13,8 @@ the nearest valid name.
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -74,10 +76,19 @@ class InUseError(StorageError):
     exit_code = 3
 
 
-def tell(message: str) -> None:
+def tell(message: str, program: str = "mlgym") -> None:
     """A line to the user on stderr. A terminal that has gone away is no reason to fail."""
     try:
-        sys.stderr.write(f"mlgym: {message}\n")
+        sys.stderr.write(f"{program}: {message}\n")
+    except (OSError, ValueError):
+        pass
+
+
+def tell_at_once(line: str) -> None:
+    """A line on stderr, or nothing when nobody reads there: for signal handlers, and for whoever must not wait."""
+    try:
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, line.encode(errors="replace"))
     except (OSError, ValueError):
         pass
 

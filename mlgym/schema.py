@@ -94,7 +94,7 @@ def _config_error(error: msgspec.ValidationError, value: Any, annotation: Any) -
     if found := _UNKNOWN_FIELD.match(text):
         key = found[1]
         fields = {name for struct in structs for name in _yaml_names(struct)}
-        return ConfigError(f"unknown key {key!r}; {one_of(key, fields)}", (*path, key))
+        return ConfigError(f"unknown key {key!r}; {one_of(key, fields - {key})}", (*path, key))
     if found := _MISSING_FIELD.match(text):
         return ConfigError(f"the key {found[1]!r} is missing", path)
     got = _at(value, path)

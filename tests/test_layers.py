@@ -55,6 +55,7 @@ ROWS = [
         "engine.executor",
         "engine.forkserver",
         "engine.worker",
+        "engine.trained",
         "engine.in_process",
         "engine.slots",
         "engine.scheduler",

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib.util
 import json
 import os
 import pickle
-import runpy
 import select
 import shutil
 import signal
@@ -25,15 +25,19 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlgym.errors import InputError, MLgymError, StorageError
-from mlgym.processes import adopt_orphans, children, die_with_parent, exit_text, prefer_for_oom
+from mlgym.processes import adopt_orphans, children, die_with_parent, exit_text, prefer_for_oom, use_huge_pages
 from mlgym.schema import import_path
 
 if TYPE_CHECKING:
@@ -43,6 +47,8 @@ Blueprint = Callable[["Registry"], None]
 
 _PID = struct.Struct("<ii")
 _LENGTH = struct.Struct("<Q")
+_LONGEST_FOLDER = 50  # the path of a socket, which loader workers put below it, can have 107 characters
+_MARK = "MLGYM_SCRATCH"
 _MESSAGE = 1 << 17  # of a control message; a socket takes twice that
 
 
@@ -97,8 +103,13 @@ class ForkServer:
     def __init__(self, prepare: str, blueprint: Blueprint | None = None, num_threads: int = 1) -> None:
         """`prepare`, the dotted path of a function, is called once in the server, with the blueprint. What it returns
         is handed to every child."""
+        if called_with is not None:
+            raise InputError("the script starts a run whenever it is loaded: put it below `if __name__ == '__main__':`")
         whereabouts = _whereabouts(blueprint)
-        self._scratch = f"{tempfile.gettempdir()}/mlgym-{os.getpid()}-{os.urandom(4).hex()}"
+        folder = tempfile.gettempdir()
+        if len(folder) > _LONGEST_FOLDER:
+            folder = "/tmp"
+        self._scratch = f"{folder}/mlgym-{os.urandom(4).hex()}"
         self._settings = {
             "parent": os.getpid(),
             "argv": sys.argv,
@@ -112,11 +123,11 @@ class ForkServer:
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = [entry or str(Path.cwd()) for entry in sys.path]
+        path = [entry or str(Path.cwd()) for entry in sys.path if isinstance(entry, str)]
         code = (
             f"import sys; sys.path[:] = {path!r}; from mlgym.engine.forkserver import serve; serve({theirs.fileno()})"
         )
-        options = [f"-W{option}" for option in sys.warnoptions]
+        options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         with theirs:
             self._process = subprocess.Popen(
@@ -125,10 +136,10 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,  # what the user's module prints, the parent has printed already
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the parent to pass on
-                env={**dict.fromkeys(limits, str(self._num_threads)), **os.environ},
+                env={**dict.fromkeys(limits, str(self._num_threads)), **os.environ, _MARK: self._scratch},
             )
         self._control = ours
-        self._ready = False
+        self.ready = False
         self._starting: deque[Child] = deque()
         self._children: dict[int, Child] = {}
         ours.send(json.dumps(self._settings).encode())
@@ -137,17 +148,10 @@ class ForkServer:
         """To wait on: readable when `update` has something to do."""
         return self._control.fileno()
 
-    def wait_ready(self, interrupted: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until the server has loaded everything; False when `interrupted` said so first.
-
-        Raises `InputError` when the user's module cannot be loaded.
-        """
-        while not self._ready:
-            if interrupted():
-                return False
-            if select.select([self._control], [], [], 0.1)[0]:
-                self._take_ready()
-        return True
+    def wait_ready(self) -> None:
+        """Wait until the server has loaded everything. Raises `InputError` when the user's module cannot be loaded."""
+        while not self.ready:
+            self._take_ready()
 
     def _take_ready(self) -> None:
         data = self._receive()
@@ -157,14 +161,16 @@ class ForkServer:
         failure = json.loads(data[1:])
         if failure:
             raise InputError(f"the run's module could not be loaded for its jobs: {failure}")
-        self._ready = True
+        self.ready = True
         if self._modules:
             self.preload(self._modules)
 
     def preload(self, modules: Sequence[str]) -> None:
         """Have the server import these as well; one that cannot be imported is left for the jobs to meet."""
         self._modules = modules
-        self._send(b"I" + json.dumps(modules).encode()[: _MESSAGE - 1])
+        message = b"I" + json.dumps(modules).encode()
+        if len(message) < _MESSAGE:
+            self._send(message)
 
     def start(self, function: str, *arguments: Any) -> Child:
         """Fork a child that calls `function`, a dotted path, with (channel, what `prepare` returned, *arguments)."""
@@ -184,6 +190,10 @@ class ForkServer:
         if child.pid is not None and not child.ended:
             self._send(b"K" + _PID.pack(child.pid, signum))
 
+    def kill(self) -> None:
+        """Kill a server that does not answer; the kernel kills its children."""
+        _kill_group(self._process.pid, signal.SIGKILL)
+
     def _send(self, message: bytes, fds: list[int] | None = None) -> None:
         try:
             socket.send_fds(self._control, [message], fds or [])
@@ -198,8 +208,8 @@ class ForkServer:
 
     def update(self) -> bool:
         """Take in what the server says. False when it had died: its children are lost, another is being loaded."""
-        while select.select([self._control], [], [], 0)[0]:
-            if not self._ready:
+        while wait([self._control], 0):
+            if not self.ready:
                 self._take_ready()
                 continue
             data = self._receive()
@@ -223,11 +233,13 @@ class ForkServer:
             child.failure = "the process that starts jobs has died"
         for pid, child in self._children.items():
             child.failure = "the process that starts jobs has died"
-            for end in (os.killpg, os.kill):  # the kernel has killed it; here goes what it had started
-                try:
-                    end(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            _kill_group(pid, signal.SIGKILL)  # the kernel has killed it; here goes what it had started
+        for path in Path("/proc").glob("[0-9]*/environ"):  # also in sessions of its own
+            try:
+                if self._scratch.encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+            except OSError:
+                continue
         self._control.close()
         self._process.wait()
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -235,13 +247,13 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server and every child, at once."""
-        if not self._ready:
-            self._process.kill()
+        if not self.ready:
+            self.kill()
         self._control.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             self._process.wait()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -253,19 +265,22 @@ class ForkServer:
 
 
 def _whereabouts(blueprint: Blueprint | None) -> dict[str, str] | None:
-    """How another process finds the blueprint: the module to import, or the script to run, and its name there."""
+    """How another process finds the blueprint: the script to load, and the function's module and name."""
     if blueprint is None:
         return None
-    name = getattr(blueprint, "__qualname__", "")
-    if blueprint.__module__ != "__main__":
-        return {"module": blueprint.__module__, "name": name}
+    name = getattr(blueprint, "__qualname__", None)
+    if not isinstance(name, str):
+        raise InputError(f"the blueprint must be a function, so that other processes can find it, not {blueprint!r}")
+    found = {"module": blueprint.__module__, "name": name}
     main = sys.modules["__main__"]
-    if (spec := getattr(main, "__spec__", None)) is not None:
-        return {"run_module": spec.name, "name": name}
-    file = getattr(main, "__file__", None)
-    if file is None:
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None and spec.name != "__main__":
+        return found | {"script_module": spec.name}
+    if file is not None:
+        return found | {"script": str(Path(file).absolute())}
+    if blueprint.__module__ == "__main__":
         raise InputError("a blueprint typed at a prompt cannot be found by other processes; use `type: main_process`")
-    return {"run_path": str(Path(file).absolute()), "name": name}
+    return found
 
 
 # --- the server's end ---------------------------------------------------------------------------------------
@@ -294,6 +309,8 @@ def serve(fd: int) -> None:
             _Server(control, prepared, settings["scratch"]).run()
     except OSError:
         pass
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -309,38 +326,53 @@ def _load(settings: dict[str, Any]) -> Any:
     optimizer = torch.optim.SGD(weight.parameters(), lr=0.1)
     weight(torch.ones(1, 1)).sum().backward()
     optimizer.step()
-    gc.collect()
-    gc.freeze()  # the collector of a child leaves these pages alone, so that they stay shared
+    _settle()
     return prepared
 
 
+def _settle() -> None:
+    """Before children are forked: what they share stays shared, and is quick to share."""
+    gc.collect()
+    gc.freeze()  # the collector of a child leaves these pages alone
+    use_huge_pages()
+
+
 def _find(where: dict[str, str]) -> Blueprint | None:
+    """Load the script as jobs see it, under another name than `__main__`, and find the blueprint."""
     global called_with  # noqa: PLW0603 (`mlgym.run`, called by the script, has no other way to reach us)
-    if "module" in where:
-        found: Blueprint = import_path(f"{where['module']}:{where['name']}")
-        return found
     called_with = []
-    module = type(sys)("__mp_main__")
+    module = ModuleType("__mp_main__")
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module  # where pickled objects of the script look
     try:
-        if "run_path" in where:
-            names = runpy.run_path(where["run_path"], run_name="__mp_main__")
+        if "script_module" in where:
+            spec = importlib.util.find_spec(where["script_module"])
+            assert spec is not None
+            assert spec.loader is not None
+            module.__spec__, module.__package__, module.__file__ = spec, spec.parent, spec.origin
+            code = spec.loader.get_code(spec.name)  # type: ignore[attr-defined]
+        elif "script" in where:
+            path = Path(where["script"])
+            module.__file__ = str(path)
+            code = compile((path / "__main__.py" if path.is_dir() else path).read_bytes(), path, "exec")
         else:
-            names = runpy.run_module(where["run_module"], run_name="__mp_main__", alter_sys=True)
-        module.__dict__.update(names)
-        sys.modules["__main__"] = sys.modules["__mp_main__"] = module  # where pickled objects of the script look
-        if where["name"] not in names:
-            raise InputError(
-                f"the blueprint {where['name']!r} cannot be found by other processes: define it with `def` at the top "
-                "level of the script"
-            )
-        blueprint: Blueprint = names[where["name"]]
-        return blueprint
+            code = compile("", "", "exec")
+        exec(code, module.__dict__)
     except SystemExit:
         if called_with:
             return called_with[0]
         raise
     finally:
         called_with = None
+    if where["module"] != "__main__":
+        found: Blueprint = import_path(f"{where['module']}:{where['name']}")
+        return found
+    if where["name"] not in module.__dict__:
+        raise InputError(
+            f"the blueprint {where['name']!r} cannot be found by other processes: define it with `def` at the top "
+            "level of the script"
+        )
+    blueprint: Blueprint = module.__dict__[where["name"]]
+    return blueprint
 
 
 class _Server:
@@ -352,7 +384,8 @@ class _Server:
 
     def run(self) -> None:
         adopt_orphans()
-        os.mkdir(self._scratch, 0o700)  # noqa: PTH102
+        os.makedirs(self._scratch, 0o700)  # noqa: PTH103
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked SIGCHLD
         woken, wake = socket.socketpair()
         wake.setblocking(False)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
@@ -370,12 +403,14 @@ class _Server:
                     self._obey(data, fds, (woken, wake))
         finally:
             signal.set_wakeup_fd(-1)
+            woken.close()
+            wake.close()
             end = time.monotonic() + 3
-            while (left := children()) and time.monotonic() < end:  # the orphans of the dead become ours
+            while (left := _others()) and time.monotonic() < end:  # the orphans of the dead become ours
                 for pid in left:
                     _kill_group(pid, signal.SIGKILL)
                 for pid in left:
-                    os.waitpid(pid, os.WNOHANG)
+                    _bury(pid)
                 time.sleep(0.002)
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -393,8 +428,7 @@ class _Server:
                     __import__(name)
                 except BaseException:
                     continue
-            gc.collect()
-            gc.freeze()
+            _settle()
 
     def _fork(self, fd: int, sockets: tuple[socket.socket, ...]) -> None:
         server = os.getpid()
@@ -408,14 +442,17 @@ class _Server:
             try:
                 die_with_parent(server)
                 signal.set_wakeup_fd(-1)
+                adopt_orphans()  # its own are its own, while it lives
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 for inherited in (self._control, *sockets):
                     inherited.close()
                 os.setsid()
                 tempfile.tempdir = os.environ["TMPDIR"] = self._folder(os.getpid())
-                os.mkdir(tempfile.tempdir)  # noqa: PTH102
+                os.makedirs(tempfile.tempdir, 0o700)  # noqa: PTH103
                 _live(socket.socket(fileno=fd), self._prepared)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(70)
         os.close(fd)
@@ -432,16 +469,36 @@ class _Server:
             if found is None:
                 continue
             _kill_group(pid, signal.SIGKILL)  # before its number is free for others
+            if found.si_code != os.CLD_EXITED:
+                _sweep(pid)
             _, status = os.waitpid(pid, 0)
             self._children.remove(pid)
             shutil.rmtree(self._folder(pid), ignore_errors=True)
             self._control.send(b"X" + _PID.pack(pid, os.waitstatus_to_exitcode(status)))
-        for pid in children() - self._children:  # left behind by the dead, perhaps in a session of its own
+        for pid in _others() - self._children:  # left behind by the dead, perhaps in a session of its own
             _kill_group(pid, signal.SIGKILL)
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
+            _bury(pid)
+
+
+def _others() -> set[int]:
+    """The server's children, without Python's own that looks after shared memory: that ends by itself, last of all."""
+    return children() - {resource_tracker._resource_tracker._pid}  # type: ignore[attr-defined]
+
+
+def _bury(pid: int) -> None:
+    """Wait for a killed process, if it is dead already."""
+    try:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            _sweep(pid)
+            os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
+def _sweep(pid: int) -> None:
+    """Remove what torch may have left of a killed process in shared memory."""
+    for left in Path("/dev/shm").glob(f"torch_{pid}_*"):
+        left.unlink(missing_ok=True)
 
 
 def _kill_group(pid: int, signum: int) -> None:
@@ -449,7 +506,7 @@ def _kill_group(pid: int, signum: int) -> None:
     for end in (os.killpg, os.kill) if signum == signal.SIGKILL else (os.kill,):
         try:
             end(pid, signum)
-        except (ProcessLookupError, PermissionError):
+        except OSError:
             pass
 
 
@@ -466,10 +523,13 @@ def _live(channel: socket.socket, prepared: Any) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        atexit._run_exitfuncs()  # temporary folders of user code, say
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError):
-                pass
-        os._exit(status)
+        try:
+            threading._shutdown()  # type: ignore[attr-defined] # the end of threads that were begun
+            atexit._run_exitfuncs()  # temporary folders of user code, say
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                try:
+                    stream.flush()
+                except Exception:  # whatever the script has put there
+                    pass
+            os._exit(status)

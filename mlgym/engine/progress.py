@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any
 
+from mlgym.errors import tell_at_once
 from mlgym.record.events import Event, JobStatus, JobStatusEvent
 from mlgym.record.fold import Experiment, State
 from mlgym.record.report import short_names, shown
@@ -43,7 +44,7 @@ class Progress:
         done = sum(other.status in _ENDED for other in state.experiments.values())
         error = f": {status.error}" if status.error else ""
         experiment = state.experiments[status.experiment_id]
-        sys.stderr.write(
+        tell_at_once(
             f"[{done}/{self._total}] experiment {status.experiment_id} {status.status} "
             f"after {experiment.epochs_done} epochs ({self._values(experiment)}){error}\n"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ from mlgym.engine.executor import BY_SIGNAL, Executor
 from mlgym.engine.forkserver import Blueprint
 from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import host, system_info
-from mlgym.errors import ConfigError, InUseError, StorageError, one_of, tell
+from mlgym.errors import ConfigError, InputError, InUseError, StorageError, one_of, tell, tell_at_once
 from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read, read_run_config
 from mlgym.plan.experiments import Plan, read_grid
 from mlgym.plan.resume import REMOVED, Choice, Resumption, resume
@@ -58,6 +59,8 @@ Specs = list[ExperimentSpec]
 @contextmanager
 def executor(run_config: RunConfig, blueprint: Blueprint | None) -> Iterator[Executor]:
     """The executor for the environment of a run config; it may begin to load while the grid is being planned."""
+    if threading.current_thread() is not threading.main_thread():
+        raise InputError("a run needs the main thread: that is where signals arrive")
     environment = run_config.environment
     found: Executor
     if isinstance(environment, MainProcess):
@@ -240,8 +243,13 @@ def _end(hub: Hub, forwarder: Forwarder, paths: RunPaths, run_config: RunConfig,
     """Print the table; returns the exit code."""
     delivered = forwarder.close()
     shown = RunPaths(Path(run_config.logging.event_storage_path), paths.grid_search_id)
-    sys.stdout.write(f"{summary(report(hub.state), shown)}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{summary(report(hub.state), shown)}\n")
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:  # nobody reads it: what has been recorded is what counts
+        tell(f"the table could not be printed ({error}); `mlgym status {paths.grid_search_id}` prints it")
+    if not paths.log.exists():
+        raise StorageError(f"{paths.log}: was deleted while the grid search was running")
     if not delivered:
         raise StorageError(f"some events could not be written to the log; what is left of them is in {paths.spools}")
     if unfinished == BY_SIGNAL:
@@ -355,7 +363,7 @@ class _Stop:
         self._asked += 1
         if self._asked == self._at_once:
             os._exit(INTERRUPTED)
-        tell("stopping after this batch; once more to kill" if self._asked == 1 else "killing")
+        tell_at_once(f"mlgym: {'stopping after this batch; once more to kill' if self._asked == 1 else 'killing'}\n")
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from __future__ import annotations
 import fcntl
 import heapq
 import os
-import select
 import signal
 import socket
 import time
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,12 @@ from mlgym.record.spool import new_source
 from mlgym.specs import ExperimentSpec, RunPaths
 
 _GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL, and for a job to leave once its end is recorded."""
+"""Seconds between SIGTERM and SIGKILL."""
+
+_LEAVE = 15.0
+"""Seconds for a job to leave once its end is recorded: threads and exit handlers of user code may have work to do."""
+
+_BY_USER = "killed by the user"
 
 
 class Multiprocessing:
@@ -74,12 +79,17 @@ class Multiprocessing:
         """The answer of a child that calls `function`."""
         self._server.wait_ready()
         child = self._server.start(function, *arguments)
+        child.channel.settimeout(self._config.progress_timeout)
         try:
             with child.channel:
                 return receive(child.channel)
+        except TimeoutError:
+            raise InputError(
+                f"trying the configuration took longer than progress_timeout ({self._config.progress_timeout:g} s)"
+            ) from None
         except (EOFError, ConnectionError):
             while not child.ended:
-                select.select([self._server], [], [], 1)
+                wait([self._server.fileno()], 1)
                 self._server.update()
             how = child.failure or exit_text(child.exit_status or 0)
             raise InputError(f"the process that tried the configuration ended before it could answer: {how}") from None
@@ -113,6 +123,7 @@ class _Job:
     """Why it is being ended."""
     retry: bool = True
     kill_at: float | None = None
+    kills: int = 0
 
 
 @dataclass
@@ -162,7 +173,9 @@ class _Grid:
                     pass
         if self.stop.kill_requested():
             for job in self.running:
-                self._end(job, "killed by the user", retry=False, at_once=True)
+                if job.ending == _BY_USER and time.monotonic() < (job.kill_at or 0):
+                    continue
+                self._end(job, _BY_USER, retry=False, at_once=True)
 
     # --- start --------------------------------------------------------------------------------------------------
 
@@ -171,11 +184,20 @@ class _Grid:
         while self.delayed and self.delayed[0][0] <= now:
             _, order, spec = heapq.heappop(self.delayed)
             heapq.heappush(self.ready, (order, spec))
-        while self.ready and not self.stopping and (taken := self.slots.take()):
+        started = 0
+        while (
+            self.ready
+            and self.server.ready  # one that is loading lets them wait, and their time would run
+            and started < 32  # it has to be listened to as well
+            and not self.stopping
+            and (taken := self.slots.take())
+        ):
+            started += 1
             (device,) = taken
             order, spec = heapq.heappop(self.ready)
             source = new_source(f"job-{spec.experiment_id}-{spec.attempt}")
-            arguments = (spec, self.paths, source, device, self.num_threads)
+            beat = min(1.0, (self.config.progress_timeout or 4) / 4)
+            arguments = (spec, self.paths, source, device, self.num_threads, beat)
             child = self.server.start("mlgym.engine.worker:job", *arguments)
             child.channel.setblocking(False)
             now = time.monotonic()
@@ -185,9 +207,9 @@ class _Grid:
 
     def _wait(self) -> None:
         by_channel = {job.child.channel: job for job in self.running if job.heard}
-        timeout = 0.2 if self.running or not self.delayed else max(0, self.delayed[0][0] - time.monotonic())
+        due = max(0, self.delayed[0][0] - time.monotonic()) if self.delayed else 0.2
         sources: list[Any] = [self.server, *by_channel]
-        readable, _, _ = select.select(sources, [], [], min(timeout, 0.2))
+        readable: list[Any] = wait(sources, min(due, 0.2))
         for channel in readable:
             if isinstance(channel, socket.socket):
                 self._listen(by_channel[channel])
@@ -209,7 +231,7 @@ class _Grid:
         if data:
             job.alive = time.monotonic()
         if data.endswith(b"e"):  # its end is recorded; now it has to leave
-            job.kill_at = job.alive + _GRACE
+            job.kill_at = job.alive + _LEAVE
 
     # --- deadlines ----------------------------------------------------------------------------------------------
 
@@ -228,6 +250,9 @@ class _Grid:
     def _end(self, job: _Job, why: str, retry: bool = True, at_once: bool = False) -> None:
         job.ending, job.retry = why, retry
         job.kill_at = time.monotonic() + _GRACE
+        job.kills += at_once
+        if job.kills > 3:  # the server itself does not answer
+            self.server.kill()
         self.server.signal(job.child, signal.SIGKILL if at_once else signal.SIGTERM)
 
     # --- end ----------------------------------------------------------------------------------------------------
@@ -293,7 +318,7 @@ class _Grid:
         spec = job.spec
         if not job.retry or self.stopping or self._tries(job) > self.config.max_retries:
             return False
-        delay = self.config.retry_delay * 2 ** (self._tries(job) - 1)
+        delay = min(60.0, self.config.retry_delay * 2 ** min(self._tries(job) - 1, 10))
         start = next(iter(available(self.paths.experiment(spec.experiment_id))), None)
         spec = msgspec.structs.replace(spec, attempt=spec.attempt + 1, start=start)
         heapq.heappush(self.delayed, (time.monotonic() + delay, job.order, spec))

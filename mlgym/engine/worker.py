@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,11 @@ def run_job(
                 raise
             state = "FAILED"
             stacktrace = encodable(traceback.format_exc())
-            with paths.output(spec.experiment_id).open("a") as file:
-                file.write(stacktrace)
             last = stacktrace.strip().rpartition("\n")[2]
             reason = DEVICE_ERROR if is_device_error(error) else None
             emit(status("FAILED", _now(), reason=reason, error=last, stacktrace=stacktrace))
+            with suppress(OSError), paths.output(spec.experiment_id).open("ab") as file:
+                file.write(stacktrace.encode())
         except BaseException:
             emit(status("STOPPED", _now(), reason="interrupted"))
             raise
@@ -165,29 +166,33 @@ def job(
     source: str,
     device_index: int | None,
     num_threads: int,
+    beat: float,
 ) -> int:
     """Run a job; talk to the scheduler in single bytes.
 
-    s (with the spool's descriptor): begun, h: alive, e: its end is recorded; from there, q: stop.
+    s (with the spool's descriptor): begun; h: alive, every `beat` seconds if batches end; e: its end is recorded;
+    from there, q: stop.
     """
     _settle(spec.num_threads or num_threads)
     _redirect_output(paths.output(spec.experiment_id), spec.attempt)
     channel.setblocking(False)
-    talk = _Talk(channel)
+    talk = _Talk(channel, beat)
     try:
         run_job(spec, paths, source, registry, device(device_index), talk.stop_requested, talk.opened)
     except StorageError as error:
         tell(f"nothing can be recorded any more: {error}")
         return 74  # EX_IOERR
-    channel.send(b"e")
+    with suppress(OSError):  # no room: the scheduler has not listened for long
+        channel.send(b"e")
     return 0
 
 
 class _Talk:
     """The job's end of its channel. A byte that finds no room is dropped: training never waits for the scheduler."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, beat: float) -> None:
         self._channel = channel
+        self._beat = beat
         self._next_look = self._next_beat = 0.0
         self._stopping = False
 
@@ -202,15 +207,11 @@ class _Talk:
             return self._stopping
         self._next_look = now + 0.05
         if now >= self._next_beat:
-            self._next_beat = now + 1
-            try:
+            self._next_beat = now + self._beat
+            with suppress(OSError):
                 self._channel.send(b"h")
-            except OSError:
-                pass
-        try:
+        with suppress(OSError):  # nothing there, or nobody
             self._stopping = bool(self._channel.recv(1))
-        except BlockingIOError:
-            pass
         return self._stopping
 
 
@@ -224,8 +225,6 @@ def _redirect_output(path: Path, attempt: int) -> None:
     """Everything this process and its children print goes to `path`: Python, C, and the last words of a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)

@@ -87,7 +87,8 @@ class Trainer:
 
     def state_dict(self) -> dict[str, int]:
         """The position in the data."""
-        return {"passes": self.passes, "batches": self.batches}
+        over, batches = divmod(self.batches, len(self.loader))  # the end of a pass is the beginning of the next
+        return {"passes": self.passes + over, "batches": batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.passes, self.batches = state["passes"], state["batches"]

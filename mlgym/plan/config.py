@@ -307,6 +307,10 @@ def _check_numbers(config: RunConfig) -> None:
     for key, seconds in (("job_timeout", many.job_timeout), ("progress_timeout", many.progress_timeout)):
         if seconds is not None and not seconds > 0:
             raise ConfigError(f"must be more than 0, not {seconds:g}", (*where, key))
+    if many.jobs_per_device is not None and not many.computation_device_ids:
+        raise ConfigError(
+            "needs computation_device_ids; on the CPU, process_count says it all", (*where, "jobs_per_device")
+        )
     for i, device in enumerate(many.computation_device_ids):
         _at_least(0, (*where, "computation_device_ids"), **{str(i): device})
         if device in many.computation_device_ids[:i]:

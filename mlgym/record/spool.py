@@ -20,11 +20,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 def new_source(name: str) -> str:
-    """A name for this incarnation of a process, different from every other: `19aa3f2c1d4-job-3-1-5f0c12ab`.
+    """A name for this incarnation of a process, different from every other: `18b9f3a2c1d4e5f6-job-3-1-5f0c12ab`.
 
     It begins with the time, so that spools sort by age and are delivered oldest first.
     """
-    return f"{time.time_ns() // 1_000_000:x}-{name}-{os.urandom(4).hex()}"
+    return f"{time.time_ns():x}-{name}-{os.urandom(4).hex()}"
 
 
 class Spool:
@@ -42,6 +42,7 @@ class Spool:
             raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
         self._journal.path = path
         self._n = 0
+        self._owner = os.getpid()
         self._lock = threading.Lock()  # checkpoints are written, and told, by another thread
         self._head = {
             payload_type: b'{"event_type":"%b","creation_ts":%%d,"source":"%b","n":%%d,"attempt":%%d,"payload":%%b'
@@ -54,6 +55,8 @@ class Spool:
 
         Raises `StorageError` when it could not be written; the number is then not used up.
         """
+        if os.getpid() != self._owner:
+            os._exit(1)  # a fork in user code that came back to us has no say
         with self._lock:
             n = self._n + 1
             body = self._head[type(payload)] % (time.time_ns() // 1_000_000, n, attempt, _encode(payload))

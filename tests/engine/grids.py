@@ -27,6 +27,7 @@ class Grid:
     """A grid in a folder of its own. Its processes, however distant, carry a mark in their environment."""
 
     folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     shared_memory: set[Path] = field(default_factory=lambda: set(Path("/dev/shm").iterdir()))
 
@@ -41,19 +42,21 @@ class Grid:
             key: {"sweep": "absolute", "values": value} if isinstance(value, list) else value
             for key, value in model.items()
         }
-        (self.folder / "run.py").write_text((ROOT / "tests/engine/misbehaving.py").read_text())
-        (self.folder / "run_config.yml").write_text(
-            json.dumps(
-                {
-                    "run_configuration": {
-                        "type": "train",
-                        "config": {"num_epochs": epochs, "gs_config_path": "gs_config.yml", **train},
-                    },
-                    "environment": environment,
-                }
-            )
-        )
-        (self.folder / "gs_config.yml").write_text(json.dumps(config(definition, workers)))
+        self.train("misbehaving.py", environment, config(definition, workers), num_epochs=epochs, **train)
+
+    def train(self, script: str, environment: dict[str, Any], gs_config: dict[str, Any], **train: Any) -> None:
+        """Write the files of a training; `script` lies beside this file."""
+        (self.folder / "run.py").write_text((ROOT / "tests/engine" / script).read_text())
+        (self.folder / "gs_config.yml").write_text(json.dumps(gs_config))
+        self._run_config("train", environment, {"gs_config_path": "gs_config.yml", **train})
+
+    def warm_start(self, environment: dict[str, Any], **warmstart: Any) -> None:
+        """Make the run config that of a warm start of the only grid search."""
+        self._run_config("warmstart", environment, {"gridsearch_id": self.root.name, **warmstart})
+
+    def _run_config(self, type_: str, environment: dict[str, Any], values: dict[str, Any]) -> None:
+        run_config = {"run_configuration": {"type": type_, "config": values}, "environment": environment}
+        (self.folder / "run_config.yml").write_text(json.dumps(run_config))
 
     def command(self, *arguments: str) -> dict[str, Any]:
         """What `subprocess` needs to run the grid."""
@@ -65,6 +68,7 @@ class Grid:
                 "PYTHONPATH": str(ROOT),
                 "MLGYM_TEST_MARK": self.mark,
                 "TMPDIR": f"{self.folder}/tmp",
+                **self.environment,
             },
             "text": True,
         }

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def pid_of(name: str, process: "subprocess.Popen[bytes]") -> None:
 def misbehave(kind: str) -> None:
     if kind == "raise":
         raise ValueError("not today")
+    if kind == "chance":
+        torch.manual_seed(int.from_bytes(os.urandom(4)))
     if kind == "raise_once" and first_time("raised"):
         raise ValueError("only once")
     if kind == "device" and first_time("device"):
@@ -90,6 +93,18 @@ def misbehave(kind: str) -> None:
     if kind == "last_words":
         ctypes.CDLL(None).printf(b"last words from C\n")
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "background":
+        os.system("(sleep 1; touch background) &")
+        while not Path("background").exists():
+            time.sleep(0.01)
+    if kind == "fork_exit" and os.fork() == 0:
+        sys.exit(0)
+    if kind == "fork_raise" and os.fork() == 0:
+        raise ValueError("in a fork")
+    if kind == "thread":
+        threading.Timer(0.7, Path("thread").touch).start()
+    if kind == "foreign":
+        raise ValueError("größe \udcff")
     if kind == "children":
         subprocess.Popen(["sleep", "1000"])
         subprocess.Popen(["sleep", "1000"], start_new_session=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +141,64 @@ def test_a_jobs_own_processes_end_with_it(grid: Grid) -> None:
     finally:
         grid.gone(0)
     assert grid.ended_once() == {"DONE": 2, "FAILED": 1}
+
+
+def test_what_jobs_may_do(grid: Grid) -> None:
+    """Start something and wait for it, fork, leave a thread behind, and fail in any language."""
+    grid.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    kinds = ["background", "fork_exit", "fork_raise", "thread", "fine", "fine", "foreign"]
+    grid.write(multiprocessing(), {"kind": kinds}, epochs=2)
+    ended = grid.run()
+    assert grid.ended_once() == {"DONE": 6, "FAILED": 1}, ended.stderr
+    assert all(e.epochs_done == 2 for e in list(grid.state.experiments.values())[:6])
+    assert (grid.folder / "thread").exists()
+    assert grid.state.experiments[6].error == "ValueError: größe \\udcff"
+    grid.gone()
+
+
+def test_a_script_with_shared_memory(grid: Grid) -> None:
+    """Python's own process that looks after it must be let to do so."""
+    before = set(Path("/dev/shm").iterdir())
+    grid.write(multiprocessing(), {"number": [1, 2]})
+    script = grid.folder / "run.py"
+    more = "from multiprocessing import get_context, shared_memory\nLOCK = get_context('spawn').Lock()\n"
+    more += "MEMORY = shared_memory.SharedMemory(create=True, size=100)\n"
+    script.write_text(script.read_text().replace("import torch\n", f"import torch\n{more}", 1))
+    assert grid.run().returncode == 0
+    end = time.monotonic() + 5
+    mine = {path for path in Path("/dev/shm").iterdir() if path.name.startswith(("psm_", "sem.mp-"))} - before
+    while mine & set(Path("/dev/shm").iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not mine & set(Path("/dev/shm").iterdir())
+    grid.gone()
+
+
+@pytest.mark.parametrize(
+    ("shell", "status"),
+    [("python run.py {0} | true", 1), ("python run.py {0} >&- 2>&-", 1), ("python run.py {0} > /dev/full", 1)],
+)
+def test_when_nobody_reads(grid: Grid, shell: str, status: int) -> None:
+    """The exit code is that of the grid all the same."""
+    grid.write(multiprocessing(max_retries=0), {"kind": ["fine", "raise"]})
+    script = grid.folder / "run.py"
+    script.write_text(script.read_text().replace('print("printed by the script itself")', ""))
+    command = grid.command()
+    line = shell.format("--config_path run_config.yml").replace("python", sys.executable)
+    command["args"] = ["bash", "-c", f"set -o pipefail; {line}"]
+    ended = subprocess.run(**command, capture_output=True, timeout=120, check=False)
+    assert ended.returncode == status, ended.stderr
+    assert grid.ended_once() == {"DONE": 1, "FAILED": 1}
+
+
+def test_an_event_storage_that_is_deleted(grid: Grid) -> None:
+    grid.write(multiprocessing(), {"number": [1, 2], "sleep": 0.05}, epochs=10)
+    process = grid.start()
+    grid.wait_for("RUNNING", 2)
+    shutil.rmtree(grid.folder / "event_storage", ignore_errors=True)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "was deleted while the grid search was running" in stderr
+    grid.gone()
 
 
 # --- ending -------------------------------------------------------------------------------------------------

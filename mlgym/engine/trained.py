@@ -1,0 +1,95 @@
+"""A trained model back from its checkpoint, for use outside of mlgym."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from torch import nn
+
+from mlgym.build.graph import Graph
+from mlgym.engine import state_files
+from mlgym.engine.checkpoint_folder import available, verified
+from mlgym.engine.forkserver import Blueprint
+from mlgym.engine.training_state import MODEL
+from mlgym.engine.worker import registry_of
+from mlgym.errors import ConfigError, InputError, one_of
+from mlgym.plan.config import Document, Train, read, read_run_config, required
+from mlgym.plan.sweep import config_hash, expand
+from mlgym.record.fold import Experiment, State, read_state
+from mlgym.record.report import report
+from mlgym.specs import Checkpoint, RunPaths
+
+Epoch = int | Literal["best", "last"]
+
+
+def load_model(
+    event_storage_path: str | Path,
+    gridsearch_id: str,
+    experiment_id: int,
+    epoch: Epoch = "best",
+    blueprint: Blueprint | None = None,
+) -> nn.Module:
+    """See `mlgym.load_model`."""
+    paths = RunPaths(Path(event_storage_path), gridsearch_id)
+    if not paths.log.is_file():
+        known = [path.parent.name for path in paths.event_storage.glob("*/event_storage.log")]
+        raise InputError(
+            f"there is no grid search {gridsearch_id!r} in {paths.event_storage}; {one_of(gridsearch_id, known)}"
+        )
+    state = read_state(paths.log, paths.spools)
+    if experiment_id not in state.experiments:
+        raise InputError(f"there is no experiment {experiment_id}; {one_of(experiment_id, state.experiments)}")
+    kept = [found for found in available(paths.experiment(experiment_id)) if not found.batch]
+    checkpoint = _chosen(kept, state, experiment_id, epoch)
+    verified(checkpoint)
+    _, first = read_run_config(paths.run_config)
+    assert isinstance(first.run_configuration, Train)
+    config = _config(paths, state, state.experiments[experiment_id])
+    graph = Graph(required(config, ["model"]), registry_of(blueprint), first.run_configuration.config.seed)
+    model: nn.Module = graph["model"]
+    try:
+        model.load_state_dict(state_files.read(Path(checkpoint.directory) / MODEL))
+    except RuntimeError as error:
+        raise ConfigError(f"the model no longer fits {checkpoint.directory}: {error}", ("model",)) from None
+    return model.eval()
+
+
+def _chosen(kept: list[Checkpoint], state: State, experiment_id: int, epoch: Epoch) -> Checkpoint:
+    if not kept:
+        raise InputError(f"experiment {experiment_id} has no checkpoint")
+    by_epoch = {checkpoint.epoch: checkpoint for checkpoint in kept}
+    if epoch == "last":
+        return kept[0]
+    if epoch != "best":
+        if epoch not in by_epoch:
+            epochs = ", ".join(map(str, sorted(by_epoch)))
+            raise InputError(f"experiment {experiment_id} has no checkpoint of epoch {epoch}; there is: {epochs}")
+        return by_epoch[epoch]
+    found = report(state)
+    scores = state.experiments[experiment_id].scores.get(found.score or "", {})
+    sign = -1 if found.mode == "max" else 1
+    ranked = sorted((value * sign, at) for at, value in scores.items() if value == value)  # noqa: PLR0124 (no NaN)
+    best = next((at for _, at in ranked if at in by_epoch), kept[0].epoch)
+    if ranked and ranked[0][1] != best:
+        warnings.warn(
+            f"{found.score} was best at epoch {ranked[0][1]}, whose checkpoint was not kept (see "
+            f"checkpointing_strategy); this is epoch {best}",
+            stacklevel=4,
+        )
+    return by_epoch[best]
+
+
+def _config(paths: RunPaths, state: State, experiment: Experiment) -> dict[str, Any]:
+    """The experiment's configuration: from the grid it is in or, if it no longer is, as it was recorded."""
+    grid = read(paths.grid_search_config)
+    if state.grid_search_config:
+        grid = Document(paths.grid_search_config, state.grid_search_config)
+    for cell in expand(grid.value):
+        if config_hash(cell.config) == experiment.config_hash:
+            return dict(cell.config)
+    recorded = paths.experiment(experiment.experiment_id) / "experiment_config.json"
+    found: dict[str, Any] = msgspec.json.decode(recorded.read_bytes())
+    return found
