@@ -87,7 +87,9 @@ def experiment(channel: socket.socket, registry: Registry, spec: ExperimentSpec,
     from mlgym.engine.worker import device, run_job
     from mlgym.record.spool import new_source
 
-    assert run_job(spec, paths, new_source("bench"), registry, device(None), lambda: False) == "DONE"
+    source = new_source("bench")
+    own = RunPaths(paths.event_storage, source)  # as in a grid, nobody else writes to an experiment's folder
+    assert run_job(spec, own, source, registry, device(None), lambda: False) == "DONE"
 
 
 def steady(channel: socket.socket, registry: Registry, function: str, *arguments: Any) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ class Checkpoints:
         self._folder = folder
         self._spec = spec
         self._emit = emit
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._writer = ThreadPoolExecutor(1, "checkpoint")  # one thread for all: starting one makes the caller wait
+        self._writing: Future[None] | None = None
         self._frozen: dict[str, Frozen] = {}
         self._overdue: set[int] = set()
         """Epochs to delete once there is a newer checkpoint on disk."""
@@ -65,25 +65,19 @@ class Checkpoints:
         self.wait()
         self._frozen = {name: state_files.freeze(tree, self._frozen.get(name)) for name, tree in state.items()}
         self._overdue |= set(delete)
-        self._thread = threading.Thread(target=self._write, args=(epoch, batch), name="checkpoint")
-        self._thread.start()
+        self._writing = self._writer.submit(self._write, epoch, batch)
 
     def wait(self) -> None:
         """Until nothing is being written."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def _write(self, epoch: int, batch: int) -> None:
         try:
             self._commit(epoch, batch)
         except OSError as error:
             self._warn(f"the checkpoint of epoch {epoch} could not be written, the one before it stays: {error}")
-        except BaseException as error:
-            self._error = error
 
     def _commit(self, epoch: int, batch: int) -> None:
         new = self._folder / f".new-{os.getpid()}"

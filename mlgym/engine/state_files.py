@@ -22,6 +22,7 @@ from safetensors import safe_open
 from mlgym.errors import DamagedError, InputError
 
 _TAG = "$"
+_SMALL = 4 << 20
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -173,9 +174,11 @@ def chunks(frozen: Frozen) -> Iterable[bytes | memoryview]:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
-    for tensor in frozen.tensors.values():
-        if tensor.nbytes:
-            yield tensor.reshape(-1).view(torch.uint8).numpy().data
+    parts = (tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in frozen.tensors.values() if tensor.nbytes)
+    if end < _SMALL:
+        yield b"".join(parts)  # many small writes would stop the training as often
+    else:
+        yield from parts
 
 
 def write(path: Path, content: Iterable[bytes | memoryview]) -> tuple[int, str]:

@@ -41,14 +41,20 @@ class Resumed(NamedTuple):
 
 def generators(device: torch.device) -> dict[str, Any]:
     """The states of the global generators: python's, numpy's, torch's, and the device's."""
-    found = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    version, words, rest = random.getstate()
+    found = {
+        "python": (version, np.array(words, np.uint32), rest),  # 625 numbers, which JSON takes its time for
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
     if device.type == "cuda":
         found["cuda"] = torch.cuda.get_rng_state(device)
     return found
 
 
 def set_generators(states: Mapping[str, Any], device: torch.device) -> None:
-    random.setstate(states["python"])
+    version, words, rest = states["python"]
+    random.setstate((version, tuple(words.tolist()), rest))
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
     if "cuda" in states and device.type == "cuda":
