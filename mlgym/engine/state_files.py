@@ -199,7 +199,8 @@ def read(path: Path) -> Any:
     """The tree in a file that `chunks` made. Raises `DamagedError`."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            # Copied to where torch puts tensors: some sums depend on the alignment, and files have none.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (it is no dict)
             return thaw(file.metadata()["tree"], tensors)
     except Exception as error:  # safetensors has exceptions of its own, and damage can look like anything
         raise DamagedError(f"{path}: not a file of a checkpoint: {error}") from None
