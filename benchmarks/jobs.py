@@ -36,7 +36,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Result, in_turns
-from mlgym.engine.forkserver import Child, ForkServer, receive, send
+from mlgym.engine.channel import receive, send
+from mlgym.engine.forkserver import Child, ForkServer
 from mlgym.schema import import_path
 from mlgym.specs import ExperimentSpec, RunPaths
 

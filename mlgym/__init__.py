@@ -10,7 +10,7 @@ from mlgym.cli import run
 if TYPE_CHECKING:
     from torch import nn
 
-    from mlgym.engine.forkserver import Blueprint
+    from mlgym.engine.executor import Blueprint
 
 __all__ = ["load_model", "run"]
 

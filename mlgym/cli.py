@@ -26,10 +26,10 @@ def run(blueprint: Blueprint | None = None) -> None:
     Ends the process with the exit code.
     """
     blueprint = blueprint or _nothing  # a function, so that the script is loaded for its jobs all the same
-    forkserver = sys.modules.get("mlgym.engine.forkserver")
-    if forkserver is not None and forkserver.called_with is not None:
+    service = sys.modules.get("mlgym.engine.fork_service")
+    if service is not None and service.called_with is not None:
         # A script that does not ask for `__main__` is being loaded for its jobs: this is all they want of it.
-        forkserver.called_with.append(blueprint)
+        service.called_with.append(blueprint)
         sys.exit(0)
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):

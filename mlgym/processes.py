@@ -83,3 +83,12 @@ def exit_text(status: int) -> str:
     except ValueError:
         name = f"signal {-status}"
     return f"killed by {name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
+
+
+def kill_group(pid: int, signum: int) -> None:
+    """A child, with SIGKILL its whole group. It may not have its own session yet, so it is named as well."""
+    for end in (os.killpg, os.kill) if signum == signal.SIGKILL else (os.kill,):
+        try:
+            end(pid, signum)
+        except OSError:
+            pass

@@ -118,6 +118,14 @@ def test_examples_learn(name: str, score: str, least: float, tmp_path: Path, pyt
     assert min(best) > least
 
 
+@pytest.mark.long
+def test_the_warm_start_example(tmp_path: Path, python: Run) -> None:
+    ended = python(ROOT / "example" / "warm_start" / "warm_start.py", tmp_path / "runs")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith("the same scores, to the last bit\n")
+    assert "goes on after epoch" in ended.stdout
+
+
 def test_the_readme_is_short_and_its_files_exist() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) < 150

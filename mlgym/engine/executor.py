@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlgym.engine.checking import Checked
 from mlgym.record.events import Payload
 from mlgym.specs import ExperimentSpec, RunPaths
+
+if TYPE_CHECKING:
+    from mlgym.build.registry import Registry
+
+Blueprint = Callable[["Registry"], None]
+"""Adds a user's own parts to the registry."""
 
 DEVICE_ERROR = "device error"
 """The reason of a job that FAILED because of its device, not of its code."""

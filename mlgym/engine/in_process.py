@@ -9,8 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlgym.engine.checking import Checked, check
-from mlgym.engine.executor import BY_SIGNAL, Emit, Stop
-from mlgym.engine.forkserver import Blueprint
+from mlgym.engine.executor import BY_SIGNAL, Blueprint, Emit, Stop
 from mlgym.errors import ConfigError, InputError
 from mlgym.plan.config import MainProcessConfig
 from mlgym.record.spool import new_source

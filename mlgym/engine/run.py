@@ -7,41 +7,27 @@ warm start: lock -> hub <- what the dead run left in its spools -> state, checkp
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from mlgym.engine.announce import Todo, announce, tell_changes
 from mlgym.engine.checking import Checked, before_a_run, covering
 from mlgym.engine.checkpoint_folder import available
-from mlgym.engine.executor import BY_SIGNAL, Executor
-from mlgym.engine.forkserver import Blueprint
+from mlgym.engine.executor import BY_SIGNAL, Blueprint, Executor
 from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import host, system_info
-from mlgym.errors import ConfigError, InputError, InUseError, StorageError, one_of, tell, tell_at_once
+from mlgym.engine.signals import INTERRUPTED, listening
+from mlgym.errors import ConfigError, InputError, InUseError, StorageError, one_of, tell
 from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read, read_run_config
 from mlgym.plan.experiments import Plan, read_grid
-from mlgym.plan.resume import REMOVED, Choice, Resumption, resume
-from mlgym.record.events import (
-    EvaluationResultEvent,
-    Event,
-    ExperimentConfig,
-    GridSearch,
-    JobStatus,
-    NondeterminismDetected,
-    ScoreChange,
-    SystemInfo,
-    number,
-    plain,
-)
+from mlgym.plan.resume import REMOVED, Resumption, resume
+from mlgym.record.events import GridSearch
 from mlgym.record.files import write_once
 from mlgym.record.fold import State
 from mlgym.record.forwarder import Forwarder
@@ -52,7 +38,6 @@ from mlgym.record.spool import Spool, new_source
 from mlgym.record.summary import summary
 from mlgym.specs import Checkpoint, ExperimentSpec, RunPaths
 
-INTERRUPTED = 130
 Specs = list[ExperimentSpec]
 
 
@@ -95,17 +80,6 @@ def check(plan: Plan, executor: Executor, ids: list[int] | None = None, specs: S
 # --- run ----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Todo:
-    """What is to be recorded when a run begins, and what is to be run."""
-
-    plan: Plan
-    specs: list[ExperimentSpec]
-    info: dict[str, Any]
-    began: GridSearch
-    removed: list[Choice] = field(default_factory=list)
-
-
 def launch(plan: Plan, executor: Executor) -> int:
     """Run a whole grid; prints the table and returns the exit code. Raises `MLgymError` before anything began."""
     storage = Path(plan.run_config.logging.event_storage_path).absolute()  # whatever user code makes the current one
@@ -118,7 +92,7 @@ def launch(plan: Plan, executor: Executor) -> int:
             num_experiments=len(plan.cells),
             run_config=plan.run_document.text,
         )
-        todo = _Todo(plan, plan.specs(paths.grid_search_id), info, began)
+        todo = Todo(plan, plan.specs(paths.grid_search_id), info, began)
         return _run(todo, paths, executor, hub, forwarder)
 
 
@@ -145,7 +119,7 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
             grid_search_config=plan.grid_document.text if found.changed else None,
             reason=found.summary(),
         )
-        return _run(_Todo(plan, specs, info, began, removed), paths, executor, hub, forwarder)
+        return _run(Todo(plan, specs, info, began, removed), paths, executor, hub, forwarder)
 
 
 def existing(run_document: Document, run_config: RunConfig) -> RunPaths:
@@ -228,7 +202,7 @@ def _wait_for_orphans(paths: RunPaths, seconds: float = 10) -> None:
             spool.unlink(missing_ok=True)
 
 
-def _run(todo: _Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarder: Forwarder) -> int:
+def _run(todo: Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarder: Forwarder) -> int:
     progress = Progress(len(hub.state.experiments.keys() | todo.plan.cells.keys()))
     hub.subscribe(progress)
     try:
@@ -258,18 +232,18 @@ def _end(hub: Hub, forwarder: Forwarder, paths: RunPaths, run_config: RunConfig,
     return int(any(experiment.status != "DONE" for experiment in ended))
 
 
-def _run_all(todo: _Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarder: Forwarder) -> str | None:
+def _run_all(todo: Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarder: Forwarder) -> str | None:
     """Announce every experiment, run them, record the end; None, or why some have not been run."""
     source = new_source("run")
     unfinished: str | None = "an error"
-    with _signals(executor.kills_after) as stop:
+    with listening(executor.kills_after) as stop:
         try:
             with Spool(paths.spool(source), source) as spool:
                 known = {e.experiment_id: len(e.changes) for e in hub.state.experiments.values()}
-                hub.subscribe(partial(_tell_changes, spool, known))
-                _announce(todo, paths, spool)
+                hub.subscribe(partial(tell_changes, spool, known))
+                announce(todo, paths, spool)
                 unfinished = executor.run(todo.plan.start_order(todo.specs), paths, spool.emit, stop)
-                forwarder.drain()  # what `_tell_changes` has to say comes before the end
+                forwarder.drain()  # what `tell_changes` has to say comes before the end
         except KeyboardInterrupt:  # from user code: our signals raise nothing
             unfinished = BY_SIGNAL
         finally:
@@ -282,103 +256,6 @@ def _run_all(todo: _Todo, paths: RunPaths, executor: Executor, hub: Hub, forward
             with Spool(paths.spool(source), source) as spool:
                 spool.emit(end)
         return unfinished
-
-
-def _tell_changes(spool: Spool, told: dict[int, int], events: list[Event], state: State) -> None:
-    """A subscriber: record when an epoch that was run again gave other scores."""
-    for event in events:
-        if not isinstance(event, EvaluationResultEvent):
-            continue
-        experiment = state.experiments[event.payload.experiment_id]
-        before = told.setdefault(experiment.experiment_id, 0)
-        told[experiment.experiment_id] = len(experiment.changes)
-        by_epoch: dict[int, list[ScoreChange]] = {}
-        for epoch, key, was, now in experiment.changes[before:]:
-            by_epoch.setdefault(epoch, []).append(ScoreChange(key, number(was), number(now)))
-        for epoch, changes in by_epoch.items():
-            spool.emit(
-                NondeterminismDetected(
-                    grid_search_id=state.grid_search_id,
-                    experiment_id=experiment.experiment_id,
-                    epoch=epoch,
-                    changes=changes,
-                )
-            )
-
-
-def _announce(todo: _Todo, paths: RunPaths, spool: Spool) -> None:
-    grid_search_id = paths.grid_search_id
-    spool.emit(todo.began)
-    info = plain(todo.info)
-    spool.emit(SystemInfo(grid_search_id=grid_search_id, host=host(), info=info))
-    text = msgspec.json.format(msgspec.json.encode(info), indent=2)
-    for choice in todo.removed:
-        removed = JobStatus(
-            grid_search_id=grid_search_id,
-            experiment_id=choice.experiment_id,
-            job_id=f"{choice.experiment_id}-{choice.attempt}",
-            status="STOPPED",
-            reason=REMOVED,
-        )
-        spool.emit(removed, choice.attempt)
-    for spec in todo.specs:
-        write_once(paths.experiment(spec.experiment_id) / "system_info.json", text)
-        spool.emit(
-            ExperimentConfig(
-                grid_search_id=grid_search_id,
-                experiment_id=spec.experiment_id,
-                job_id=spec.job_id,
-                config=msgspec.Raw(msgspec.json.encode(plain(spec.config))),
-                config_hash=spec.config_hash,
-                swept=plain(spec.swept),
-                seed=spec.seed,
-                num_epochs=spec.num_epochs,
-            )
-        )
-        waiting = JobStatus(
-            grid_search_id=grid_search_id,
-            experiment_id=spec.experiment_id,
-            job_id=spec.job_id,
-            status="INIT",
-            start_epoch=spec.start.epoch if spec.start else 0,
-        )
-        spool.emit(waiting, spec.attempt)
-
-
-class _Stop:
-    """How often the user has asked for an end. Killing outright is `os._exit`: an exception could come out of the
-    middle of a write, where a death does no harm."""
-
-    def __init__(self, at_once: int) -> None:
-        self._asked = 0
-        self._at_once = at_once
-
-    def requested(self) -> bool:
-        return self._asked >= 1
-
-    def kill_requested(self) -> bool:
-        return self._asked >= 2
-
-    def __call__(self, signum: int, frame: object) -> None:
-        self._asked += 1
-        if self._asked == self._at_once:
-            os._exit(INTERRUPTED)
-        tell_at_once(f"mlgym: {'stopping after this batch; once more to kill' if self._asked == 1 else 'killing'}\n")
-
-
-@contextmanager
-def _signals(at_once: int) -> Iterator[_Stop]:
-    """Count the signals that ask for an end; the process ends outright at number `at_once`."""
-    stop = _Stop(at_once)
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for signum, handler in before.items():
-        if handler is not signal.SIG_IGN or signum == signal.SIGINT:  # nohup stays nohup
-            signal.signal(signum, stop)
-    try:
-        yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _new_grid_search(plan: Plan, storage: Path) -> RunPaths:

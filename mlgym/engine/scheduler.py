@@ -23,10 +23,11 @@ from typing import Any
 
 import msgspec
 
+from mlgym.engine.channel import receive
 from mlgym.engine.checking import Checked
 from mlgym.engine.checkpoint_folder import available, remove_unfinished
-from mlgym.engine.executor import BY_SIGNAL, DEVICE_ERROR, Emit, Stop
-from mlgym.engine.forkserver import Blueprint, Child, ForkServer, receive
+from mlgym.engine.executor import BY_SIGNAL, DEVICE_ERROR, Blueprint, Emit, Stop
+from mlgym.engine.forkserver import Child, ForkServer
 from mlgym.engine.slots import Device, Slots
 from mlgym.errors import ConfigError, InputError, tell
 from mlgym.plan.config import MultiprocessingConfig

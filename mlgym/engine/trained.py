@@ -12,7 +12,7 @@ from torch import nn
 from mlgym.build.graph import Graph
 from mlgym.engine import state_files
 from mlgym.engine.checkpoint_folder import available, verified
-from mlgym.engine.forkserver import Blueprint
+from mlgym.engine.executor import Blueprint
 from mlgym.engine.training_state import MODEL
 from mlgym.engine.worker import registry_of
 from mlgym.errors import ConfigError, InputError, one_of

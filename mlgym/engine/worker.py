@@ -24,11 +24,11 @@ import torch
 
 from mlgym.build.catalog import built_in
 from mlgym.build.registry import Registry
-from mlgym.engine import experiment, forkserver
+from mlgym.engine import channel as channels
+from mlgym.engine import experiment
 from mlgym.engine.checking import Checked, check
 from mlgym.engine.checkpoints import Checkpoints
-from mlgym.engine.executor import DEVICE_ERROR
-from mlgym.engine.forkserver import Blueprint
+from mlgym.engine.executor import DEVICE_ERROR, Blueprint
 from mlgym.engine.provenance import gpus, host
 from mlgym.errors import InputError, StorageError, tell
 from mlgym.processes import line_buffer_c_output
@@ -246,7 +246,7 @@ def check_job(channel: socket.socket, registry: Registry, specs: list[Experiment
         found = check(specs, registry, device(index))
     except InputError as error:
         found = Checked(error=error)
-    forkserver.send(channel, found._replace(modules=_shareable(set(sys.modules) - before)))
+    channels.send(channel, found._replace(modules=_shareable(set(sys.modules) - before)))
 
 
 _SHAREABLE = sys.stdlib_module_names | {
@@ -269,4 +269,4 @@ def probe_job(channel: socket.socket, registry: Registry, indices: list[int]) ->
         except InputError as found:
             error = error or found
     answer: tuple[InputError | None, list[dict[str, Any]]] = (error, gpus())
-    forkserver.send(channel, answer)
+    channels.send(channel, answer)

@@ -113,7 +113,7 @@ class Grid:
 
     def server(self) -> int | None:
         """The pid of the fork server, once it is one."""
-        servers = [pid for pid, line in self.processes().items() if "forkserver" in line]
+        servers = [pid for pid, line in self.processes().items() if "fork_service" in line]
         return min(servers, default=None)
 
     def jobs(self) -> list[int]:

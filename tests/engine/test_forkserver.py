@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mlgym.engine.forkserver import Child, ForkServer, receive
+from mlgym.engine.channel import receive
+from mlgym.engine.forkserver import Child, ForkServer
 from mlgym.errors import InputError, StorageError
 from tests.engine.grids import Grid
 
@@ -126,7 +127,7 @@ def test_a_child_is_fresh_and_has_everything_loaded(server: ForkServer) -> None:
 
 
 def look(channel: object, registry: object) -> None:
-    from mlgym.engine.forkserver import send
+    from mlgym.engine.channel import send
 
     threads = len(list(Path("/proc/self/task").iterdir()))
     torch = sys.modules["torch"]
@@ -164,7 +165,7 @@ def test_large_objects_travel(server: ForkServer) -> None:
 
 
 def echo(channel: object, registry: object, *arguments: object) -> None:
-    from mlgym.engine.forkserver import send
+    from mlgym.engine.channel import send
 
     send(channel, arguments)  # type: ignore[arg-type]
 
