@@ -29,10 +29,10 @@ def main(folder: Path) -> None:
     for copy in (killed, whole):
         shutil.copytree(DIGITS, copy, ignore=shutil.ignore_patterns("event_storage", "__pycache__"))
 
-    print("a run, until its third experiment is done ...")
+    print("a run, until some experiments are done and others in the middle ...")
     process = subprocess.Popen(command("run_config.yml"), cwd=killed)
-    while done(killed) < 3:
-        time.sleep(0.1)
+    while not in_the_middle(killed):
+        time.sleep(0.05)
     process.kill()  # SIGKILL: it cannot even say goodbye
     process.wait()
 
@@ -58,9 +58,12 @@ def log(folder: Path) -> Path:
     return next(folder.glob("event_storage/*/event_storage.log"))
 
 
-def done(folder: Path) -> int:
+def in_the_middle(folder: Path) -> bool:
     logs = list(folder.glob("event_storage/*/event_storage.log"))
-    return sum(e.status == "DONE" for e in read_state(logs[0]).experiments.values()) if logs else 0
+    experiments = read_state(logs[0]).experiments.values() if logs else ()
+    return sum(e.status == "DONE" for e in experiments) >= 3 and any(
+        e.status == "RUNNING" and 4 <= e.epochs_done <= 8 for e in experiments
+    )
 
 
 if __name__ == "__main__":

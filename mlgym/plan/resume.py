@@ -129,7 +129,7 @@ def _choice(experiment_id: int, found: Experiment | None, num_epochs: int, start
     if finished(found, num_epochs):
         return Choice(experiment_id, "keep", found.reason or "done")
     if found.status == "INIT" and found.attempt <= 1 and start is None:
-        return Choice(experiment_id, "run", "was never started", found.attempt + 1)
+        return Choice(experiment_id, "run", "was never started")
     why = "more epochs" if found.status == "DONE" else found.reason or f"was {found.status}"
     if start is None:
         why += ": starts again, there is no checkpoint"
