@@ -160,6 +160,7 @@ def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
 def _plan_warm_start(document: Document, run_config: RunConfig, as_json: bool) -> int:
     from mlgym.engine.run import existing, resumption
     from mlgym.record.fold import read_state
+    from mlgym.record.journal import is_held
     from mlgym.record.report import aligned, short_names, shown
 
     paths = existing(document, run_config)
@@ -191,6 +192,8 @@ def _plan_warm_start(document: Document, run_config: RunConfig, as_json: bool) -
         )
     print("\n".join(aligned(rows_of_text)))
     print(f"\n{found.summary()}")
+    if is_held(paths.lock):
+        tell("warning: this grid search is running; the plan is what would be left to do if it died now")
     return 0
 
 

@@ -73,6 +73,7 @@ def announce(todo: Todo, paths: RunPaths, spool: Spool) -> None:
             experiment_id=choice.experiment_id,
             job_id=f"{choice.experiment_id}-{choice.attempt}",
             status="STOPPED",
+            start_epoch=choice.epochs_done,
             reason=REMOVED,
         )
         spool.emit(removed, choice.attempt)

@@ -46,11 +46,11 @@ def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> 
     for spec in specs:
         try:
             parts = experiment.build(spec, registry, on)
-            if spec.start:
+            experiment.try_once(parts)
+            if spec.start:  # after the step: at the end of a training there may be none left
                 with suppress(DamagedError):  # its job will use the one before it
                     verified(spec.start)
                     restore(parts, spec.start)
-            experiment.try_once(parts)
         except MLgymError as error:
             return Checked(error, spec.experiment_id, own)
         except (Exception, SystemExit):

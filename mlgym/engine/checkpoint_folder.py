@@ -7,7 +7,9 @@ import hashlib
 import os
 import re
 import shutil
+import zlib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -26,7 +28,19 @@ class Manifest(msgspec.Struct, frozen=True):
     batch: int
     files: list[CheckpointFile]
     delete: list[int]
-    format: int = 1
+    format: Literal[1] = 1
+    crc: str = ""
+    """crc32 of this without it."""
+
+    def sealed(self) -> bytes:
+        """As JSON that proves its own integrity."""
+        return msgspec.json.encode(msgspec.structs.replace(self, crc=self._crc()))
+
+    def _crc(self) -> str:
+        return f"{zlib.crc32(msgspec.json.encode(msgspec.structs.replace(self, crc=''))):08x}"
+
+    def fits(self, checkpoint: Checkpoint) -> bool:
+        return self.crc == self._crc() and (self.epoch, self.batch) == (checkpoint.epoch, checkpoint.batch)
 
 
 def available(folder: Path) -> list[Checkpoint]:
@@ -46,8 +60,8 @@ def verified(checkpoint: Checkpoint) -> Manifest:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedError(f"{folder / MANIFEST}: cannot be read: {error}") from None
-    if (manifest.epoch, manifest.batch) != (checkpoint.epoch, checkpoint.batch):
-        raise DamagedError(f"{folder}: its manifest is that of epoch {manifest.epoch}, batch {manifest.batch}")
+    if not manifest.fits(checkpoint):
+        raise DamagedError(f"{folder / MANIFEST}: not what was written, by its crc or its epoch")
     for file in manifest.files:
         try:
             with (folder / file.name).open("rb") as opened:

@@ -15,12 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from mlgym.engine import state_files
 from mlgym.engine.checkpoint_folder import MANIFEST, Manifest, available, remove, remove_unfinished, verified
 from mlgym.engine.state_files import Frozen
-from mlgym.errors import DamagedError, tell
+from mlgym.errors import DamagedError, InputError, tell
 from mlgym.record.events import CheckpointEvent, CheckpointFile, Payload, Warned
 from mlgym.record.journal import sync_directory
 from mlgym.specs import Checkpoint, ExperimentSpec
@@ -36,6 +34,7 @@ class Checkpoints:
         self._writer = ThreadPoolExecutor(1, "checkpoint")  # one thread for all: starting one makes the caller wait
         self._writing: Future[None] | None = None
         self._frozen: dict[str, Frozen] = {}
+        self._first = True
         self._overdue: set[int] = set()
         """Epochs to delete once there is a newer checkpoint on disk."""
         remove_unfinished(folder)
@@ -55,6 +54,7 @@ class Checkpoints:
 
     def resumed(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
         """Do again what a kill may have cut off after `checkpoint` was committed."""
+        self._overdue |= set(manifest.delete)
         self._after_commit(checkpoint.epoch, checkpoint.batch, manifest.files, manifest.delete)
 
     def save(self, epoch: int, batch: int, state: Mapping[str, Any], delete: Iterable[int] = ()) -> None:
@@ -64,6 +64,7 @@ class Checkpoints:
         """
         self.wait()
         self._frozen = {name: state_files.freeze(tree, self._frozen.get(name)) for name, tree in state.items()}
+        refuse_tensors_in_json(self._frozen)
         self._overdue |= set(delete)
         self._writing = self._writer.submit(self._write, epoch, batch)
 
@@ -84,13 +85,13 @@ class Checkpoints:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         try:
-            delete = sorted(self._overdue - {epoch})
+            # Not by one within an epoch: an epoch that could not be saved must not cost the one before it.
+            delete = [] if batch else sorted(self._overdue - {epoch})
             files = [
                 CheckpointFile(name, *state_files.write(new / name, _content(name, frozen)))
                 for name, frozen in self._frozen.items()
             ]
-            manifest = Manifest(epoch, batch, files, delete)
-            state_files.write(new / MANIFEST, [msgspec.json.encode(manifest)])
+            state_files.write(new / MANIFEST, [Manifest(epoch, batch, files, delete).sealed()])
             for name in (*self._frozen, MANIFEST):  # all of them written first: the disk then works once
                 _sync(new / name)
             sync_directory(new)
@@ -98,6 +99,9 @@ class Checkpoints:
             remove(target)  # one that was damaged
             new.rename(target)
             sync_directory(self._folder)
+            if self._first:  # the folder is as new as what is in it
+                sync_directory(self._folder.parent)
+                self._first = False
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
@@ -131,6 +135,13 @@ class Checkpoints:
         self._emit(
             Warned(grid_search_id=self._spec.grid_search_id, experiment_id=self._spec.experiment_id, message=message)
         )
+
+
+def refuse_tensors_in_json(state: Mapping[str, Frozen]) -> None:
+    """Raises `InputError` for a tensor in a state that goes into a JSON file."""
+    for name, frozen in state.items():
+        if name.endswith(".json") and frozen.tensors:
+            raise InputError(f"{next(iter(frozen.tensors))} is a tensor, which {name} cannot hold")
 
 
 def _content(name: str, frozen: Frozen) -> Iterable[bytes | memoryview]:

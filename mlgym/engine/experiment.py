@@ -13,7 +13,8 @@ from torch.optim.optimizer import Optimizer
 
 from mlgym.build.graph import Graph
 from mlgym.build.registry import Registry
-from mlgym.engine.checkpoints import Checkpoints
+from mlgym.engine.checkpoints import Checkpoints, refuse_tensors_in_json
+from mlgym.engine.state_files import freeze
 from mlgym.engine.training_state import Resumed, capture, generators, restore
 from mlgym.errors import ConfigError, one_of
 from mlgym.parts.backend import Backend
@@ -213,7 +214,10 @@ def _refuse_unknown_score(monitored: str | None, evaluator: Evaluator, *where: s
 
 
 def try_once(parts: Parts) -> None:
-    """Evaluate one batch of each split and take one step, to see that everything fits; the parts are used up."""
+    """Evaluate one batch of each split, take one step and copy the state, to see that everything fits.
+
+    The parts are used up.
+    """
     steps = parts.evaluator.evaluate(parts.backend, one_batch=True)
     try:
         for _ in steps:
@@ -229,6 +233,8 @@ def try_once(parts: Parts) -> None:
     if parts.schedule:
         parts.schedule.after_optimizer_step()
         parts.schedule.after_epoch(dict.fromkeys(parts.evaluator.component.score_keys, 0.0))
+    state = capture(parts, 0, 0, generators(parts.backend.device))
+    refuse_tensors_in_json({name: freeze(tree) for name, tree in state.items()})
 
 
 # --- events -------------------------------------------------------------------------------------------------

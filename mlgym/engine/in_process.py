@@ -5,6 +5,7 @@ Importing this does not import torch; the first question does.
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,8 @@ class InProcess:
         threads = torch.get_num_threads()
         for spec in specs:
             torch.set_num_threads(spec.num_threads or threads)
+            if "torch._dynamo" in sys.modules:  # what was compiled for one experiment must not matter to the next
+                sys.modules["torch._dynamo"].reset()
             source = new_source(f"job-{spec.experiment_id}-{spec.attempt}")
             if stop.requested():
                 return BY_SIGNAL

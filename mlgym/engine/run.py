@@ -23,7 +23,7 @@ from mlgym.engine.executor import BY_SIGNAL, Blueprint, Executor
 from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import host, system_info
 from mlgym.engine.signals import INTERRUPTED, listening
-from mlgym.errors import ConfigError, InputError, InUseError, StorageError, one_of, tell
+from mlgym.errors import ConfigError, DamagedError, InputError, InUseError, StorageError, one_of, tell
 from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read, read_run_config
 from mlgym.plan.experiments import Plan, read_grid
 from mlgym.plan.resume import REMOVED, Resumption, resume
@@ -105,7 +105,7 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
         found = resumption(run_document, run_config, paths, hub.state)
         plan, specs = found.plan, found.specs(paths.grid_search_id)
         removed = [choice for choice in found.choices if choice.action == "remove"]
-        if not specs and not removed:
+        if not specs and not removed and not found.changed and hub.state.status == "FINISHED":
             tell("there is nothing left to do")
             return _end(hub, forwarder, paths, plan.run_config, None)
         to_run = {spec.experiment_id: plan.cells[spec.experiment_id] for spec in specs}
@@ -163,7 +163,8 @@ def _prepared(plan: Plan, executor: Executor, ids: list[int], specs: Specs | Non
         gpus = executor.gpus()
     except ConfigError as error:
         raise error.locate(plan.run_document.place) from None
-    check(plan, executor, ids, specs)
+    if ids:
+        check(plan, executor, ids, specs)
     return system_info(gpus)
 
 
@@ -182,9 +183,15 @@ def _opened(paths: RunPaths, total: int | None = None) -> Iterator[tuple[Hub, Fo
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {host()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         lock.flush()
+        paths.spools.mkdir(exist_ok=True)
         _wait_for_orphans(paths)
         hub = Hub(paths.log)
         stack.callback(hub.close)
+        if hub.damaged:
+            raise DamagedError(
+                f"{paths.log}: {hub.damaged} bytes in its middle are damaged; it can be read (status, load_model), but "
+                "the grid search cannot be gone on with"
+            )
         forwarder = Forwarder(paths.spools, hub.accept)
         stack.callback(forwarder.close)
         yield hub, forwarder

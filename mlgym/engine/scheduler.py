@@ -347,7 +347,7 @@ class _Grid:
                 starting_time=job.starting_time,
                 finishing_time=time.time_ns() // 1_000_000,
                 device="cpu" if job.device is None else f"cuda:{job.device}",
-                num_threads=self.num_threads,
+                num_threads=spec.num_threads or self.num_threads,
                 error=why,
             ),
             spec.attempt,

@@ -60,7 +60,7 @@ class _Freezer:
         self._reuse = reuse
 
     def encode(self, value: Any, path: tuple[str, ...]) -> Any:
-        if value is None or isinstance(value, bool | str) or type(value) is int:
+        if value is None or type(value) in (bool, str, int):
             return value
         if type(value) is float:
             return value if math.isfinite(value) else {_TAG: "float", "v": repr(value)}
@@ -70,19 +70,21 @@ class _Freezer:
             array = np.asarray(value)
             if array.dtype.kind not in "biufc":
                 raise _unknown(value, path)
+            if isinstance(value, np.generic):
+                return {_TAG: "scalar", "v": array.tobytes().hex(), "dtype": array.dtype.str}
             raw = torch.from_numpy(np.frombuffer(array.tobytes(), np.uint8).copy())
-            scalar = isinstance(value, np.generic)
             name = self._keep(raw, path)
-            return {_TAG: "array", "v": name, "dtype": array.dtype.str, "shape": list(array.shape), "scalar": scalar}
-        if isinstance(value, list):
+            return {_TAG: "array", "v": name, "dtype": array.dtype.str, "shape": list(array.shape)}
+        # Exactly these types: what comes back of a subclass would be something else.
+        if type(value) is list:
             return [self.encode(entry, (*path, str(i))) for i, entry in enumerate(value)]
-        if isinstance(value, tuple):
+        if type(value) in (tuple, torch.Size):
             return {_TAG: "tuple", "v": [self.encode(entry, (*path, str(i))) for i, entry in enumerate(value)]}
         if isinstance(value, bytes):
             return {_TAG: "bytes", "v": value.hex()}
-        if isinstance(value, set | frozenset):
+        if type(value) is set:
             return {_TAG: "set", "v": [self.encode(entry, path) for entry in value]}
-        if isinstance(value, dict):
+        if type(value) in (dict, Counter, OrderedDict):
             return self._dict(value, path)
         raise _unknown(value, path)
 
@@ -150,8 +152,10 @@ def thaw(tree: str, tensors: dict[str, torch.Tensor]) -> Any:
         if kind == "complex":
             return torch.view_as_complex(decode(found))
         if kind == "array":
-            array = np.frombuffer(tensors[found].numpy().tobytes(), np.dtype(value["dtype"])).reshape(value["shape"])
-            return array[()] if value["scalar"] else array.copy()
+            array = np.frombuffer(tensors[found].numpy().tobytes(), np.dtype(value["dtype"]))
+            return array.reshape(value["shape"]).copy()
+        if kind == "scalar":
+            return np.frombuffer(bytes.fromhex(found), np.dtype(value["dtype"]))[0]
         if kind == "bytes":
             return bytes.fromhex(found)
         if kind in ("tuple", "set"):

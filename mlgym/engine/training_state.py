@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
+from torch.optim.optimizer import Optimizer
 
 from mlgym.engine import state_files
 from mlgym.errors import ConfigError, DamagedError, MLgymError
 from mlgym.parts.evaluator import Evaluation
+from mlgym.parts.optimizers import OptimizerBundle
 from mlgym.specs import Checkpoint
 
 if TYPE_CHECKING:
@@ -115,7 +118,7 @@ def restore(parts: Parts, checkpoint: Checkpoint) -> Resumed:
         if parts.schedule:  # before the optimizer's: loading it writes learning rates into the optimizer
             schedule = (folder / SCHEDULE).read_text()
             parts.schedule.scheduler.load_state_dict(state_files.thaw(schedule, {}))
-        parts.optimizer.load_state_dict(state_files.read(folder / OPTIMIZER))
+        _load_optimizer(parts.optimizer, state_files.read(folder / OPTIMIZER))
         parts.backend.load_state_dict(state["backend"])
         parts.trainer.load_state_dict(state["trainer"])
         _set_state(parts.early_stopping, state["early_stopping"])
@@ -136,6 +139,21 @@ def restore(parts: Parts, checkpoint: Checkpoint) -> Resumed:
         ) from error
 
 
+def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load, and give back to each tensor the type that it was saved with: torch casts to that of the parameter."""
+    optimizer.load_state_dict(saved)
+    pairs = [(optimizer, saved)]
+    if isinstance(optimizer, OptimizerBundle):
+        pairs = [(part, saved[name]) for name, part in optimizer.optimizers.items()]
+    for part, state in pairs:
+        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+        for i, entry in state.get("state", {}).items():
+            for key, value in entry.items():
+                now = part.state[parameters[i]].get(key)
+                if isinstance(value, torch.Tensor) and isinstance(now, torch.Tensor) and now.dtype != value.dtype:
+                    part.state[parameters[i]][key] = value.to(now.device)
+
+
 def _refuse_other_parameters(now: Mapping[str, Any], saved: Mapping[str, Any], folder: Path) -> None:
     def shape(value: Any) -> str:
         return "x".join(map(str, value.shape)) if isinstance(value, torch.Tensor) else "no tensor"
@@ -145,7 +163,7 @@ def _refuse_other_parameters(now: Mapping[str, Any], saved: Mapping[str, Any], f
     wrong += [
         f"{name} was {shape(saved[name])} and is {shape(now[name])}"
         for name in now
-        if name in saved and shape(saved[name]) != shape(now[name])
+        if name in saved and not is_lazy(now[name]) and shape(saved[name]) != shape(now[name])
     ]
     if wrong:
         more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""

@@ -323,6 +323,13 @@ def _loaders(
 ) -> dict[str, Loader]:
     if batch_size < 1:
         raise ConfigError(f"must be at least 1, not {batch_size}", ("batch_size",))
+    if options["num_workers"]:
+        for part in (collate, *iterators.values()):
+            if hasattr(part, "load_state_dict"):
+                raise ConfigError(
+                    f"{type(part).__name__} has a state, which would be that of each worker for itself: use 0",
+                    ("num_workers",),
+                )
     found = {}
     for split, dataset in iterators.items():
         if len(dataset) == 0:

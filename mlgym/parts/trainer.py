@@ -31,6 +31,19 @@ class TrainComponent:
     precision: Precision = "fp32"
     compile: bool = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """The states of losses and post-processors that have one."""
+        return {name: part.state_dict() for name, part in self._stateful().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+
+    def _stateful(self) -> dict[str, Any]:
+        functions = {"loss": self.loss.function} | {f"loss.{i}": t.function for i, t in enumerate(self.loss.terms)}
+        parts = functions | {f"post_processor.{i}": part for i, part in enumerate(self.post_processors)}
+        return {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
+
 
 def train_component(
     loss_function_registry: Table,
@@ -82,7 +95,7 @@ class Trainer:
         self.batches = 0
         self.stepped = False
         """Whether the last batch ended in an optimizer step."""
-        self._forward = torch.compile(model) if train_component.compile else model
+        self._forward = torch.compile(model, dynamic=False) if train_component.compile else model
         self._publish = publisher(model)
 
     def state_dict(self) -> dict[str, int]:

@@ -27,6 +27,7 @@ class Choice(NamedTuple):
     attempt: int = 1
     start: Checkpoint | None = None
     num_threads: int | None = None
+    epochs_done: int = 0
 
 
 class Resumption(NamedTuple):
@@ -52,13 +53,13 @@ class Resumption(NamedTuple):
         ]
 
     def summary(self) -> str:
-        """`warm start: 3 go on, 2 start, 7 are kept, 1 is removed`."""
+        """`warm start: 3 go on, 2 start, 7 kept, 1 removed`."""
         started = sum(choice.action == "run" and choice.start is None for choice in self.choices)
         counts = {
             "go on": sum(choice.start is not None for choice in self.choices),
             "start": started,
-            "are kept": sum(choice.action == "keep" for choice in self.choices),
-            "are removed": sum(choice.action == "remove" for choice in self.choices),
+            "kept": sum(choice.action == "keep" for choice in self.choices),
+            "removed": sum(choice.action == "remove" for choice in self.choices),
         }
         found = [f"{number} {what}" for what, number in counts.items() if number]
         return "warm start: " + ", ".join(found) + (" (the grid has changed)" if self.changed else "")
@@ -111,7 +112,8 @@ def resume(
             assert found is not None
             gone = finished(found, found.num_epochs) or (found.status == "STOPPED" and found.reason == REMOVED)
             action: Literal["keep", "remove"] = "keep" if gone else "remove"
-            choices.append(Choice(experiment_id, action, "no longer in the grid", found.attempt + 1))
+            done = found.epochs_done
+            choices.append(Choice(experiment_id, action, "no longer in the grid", found.attempt + 1, epochs_done=done))
     changed = grid_now is not None and grid_now.text != grid_before.text
     return Resumption(plan, choices, changed)
 
@@ -130,7 +132,8 @@ def _choice(experiment_id: int, found: Experiment | None, num_epochs: int, start
         return Choice(experiment_id, "keep", found.reason or "done")
     if found.status == "INIT" and found.attempt <= 1 and start is None:
         return Choice(experiment_id, "run", "was never started")
-    why = "more epochs" if found.status == "DONE" else found.reason or f"was {found.status}"
+    was = "waiting" if found.status == "INIT" else found.status
+    why = "more epochs" if found.status == "DONE" else found.reason or f"was {was}"
     if start is None:
         why += ": starts again, there is no checkpoint"
     else:

@@ -47,6 +47,7 @@ class Forwarder:
         self._drained = threading.Event()
         self._warned = False
         self._failed = False
+        self._gave_up = False
         self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
         self._thread.start()
 
@@ -61,7 +62,7 @@ class Forwarder:
         self._closing.set()
         self._thread.join(timeout)
         delivered = not self._thread.is_alive() and self._folder.is_dir() and not any(self._folder.glob("*.jsonl"))
-        return delivered and not self._failed
+        return delivered and not self._failed and not self._gave_up
 
     def _run(self) -> None:
         pause = self._interval
@@ -102,6 +103,9 @@ class Forwarder:
                 if ended and not tail.broken:
                     tail.path.unlink()
                     del self._tails[name]
+                elif ended:  # out of the way of the next run, which could do no better
+                    tail.path.rename(tail.path.with_suffix(".damaged"))
+                    del self._tails[name]
         return delivered
 
     def _deliver_block(self, tail: _Tail) -> bool:
@@ -126,7 +130,7 @@ class Forwarder:
         return True
 
     def _give_up(self, tail: _Tail, why: str) -> None:
-        tail.broken = True
+        tail.broken = self._gave_up = True
         tell(f"warning: {tail.path} stays undelivered: {why}")
 
     def _warn(self, message: str) -> None:

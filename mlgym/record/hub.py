@@ -52,6 +52,11 @@ class Hub:
                     self._last[source] = max(n, self._last.get(source, 0))
             fold_all(self.state, decode_lines(block.lines))
 
+    @property
+    def damaged(self) -> int:
+        """Bytes in the middle of the log that cannot be read: it is not written any more."""
+        return self._journal.damaged
+
     def subscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.append(subscriber)
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import torch
 
-from mlgym.engine import experiment, training_state
+from mlgym.engine import experiment, state_files, training_state
 from mlgym.engine.checkpoint_folder import available, verified
 from mlgym.engine.checkpoints import Checkpoints
 from mlgym.engine.forkserver import ForkServer
@@ -142,6 +142,24 @@ def test_without_an_ingredient_it_is_another_training(
     CONTROLS[ingredient](monkeypatch)
     run(tmp_path, resumed(first, tmp_path))
     assert final(tmp_path)["model.safetensors"] != uninterrupted["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["NAdam", "ASGD", "Adam"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_optimizers_keep_the_types_of_their_states(name: str, dtype: torch.dtype) -> None:
+    """torch casts a loaded state to the type of the parameter."""
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.rand(3).to(dtype)) for _ in "ab"]
+    one, other = (getattr(torch.optim, name)([weight], lr=0.1) for weight in weights)
+    for _ in range(3):
+        weights[0].grad = torch.ones(3, dtype=dtype)
+        one.step()
+    frozen = state_files.freeze(one.state_dict())
+    training_state._load_optimizer(other, state_files.thaw(frozen.tree, frozen.tensors))
+    saved, loaded = one.state[weights[0]], other.state[weights[1]]
+    assert {key: getattr(v, "dtype", v) for key, v in saved.items()} == {
+        key: getattr(v, "dtype", v) for key, v in loaded.items()
+    }
 
 
 # --- damage -------------------------------------------------------------------------------------------------

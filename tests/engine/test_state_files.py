@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,6 +20,10 @@ from mlgym.engine import state_files
 from mlgym.errors import DamagedError, InputError
 from mlgym.parts.backend import Backend
 from mlgym.parts.optimizers import OptimizerBundle
+
+
+class Named(NamedTuple):
+    a: int
 
 
 def there_and_back(tree: Any, folder: Path) -> Any:
@@ -191,6 +195,9 @@ def test_memory_is_used_again() -> None:
     [
         (lambda: 1, "state.x is a function, which a checkpoint cannot hold: give its owner the methods state_dict and"),
         (np.array(["a"], dtype=object), "state.x is a ndarray"),
+        (defaultdict(int), "state.x is a defaultdict"),  # it would come back as another type
+        (Named(1), "state.x is a Named"),
+        (frozenset(), "state.x is a frozenset"),
         (torch.eye(2).to_sparse(), "state.x is a tensor of torch.float32"),
     ],
 )

@@ -180,7 +180,7 @@ def test_another_grid(grid: Grid) -> None:
     assert results(grid)[:3] == before
     assert state.experiments[3].swept == {"model.config.model_definition.number": 7}
     started = [e.payload for e in grid.events if isinstance(e, GridSearchEvent) and e.payload.status == "STARTED"]
-    assert started[1].reason == "warm start: 1 start, 3 are kept (the grid has changed)"
+    assert started[1].reason == "warm start: 1 start, 3 kept (the grid has changed)"
     assert json.loads(str(started[1].grid_search_config)) == config
     assert sum(isinstance(e, ExperimentConfigEvent) for e in grid.events) == 4
     # Without naming a grid again, it is still that one.
@@ -287,6 +287,31 @@ def test_a_model_that_no_longer_fits(grid: Grid) -> None:
         assert "grid_search_config.yml:1:" in ended.stderr
     assert {e.payload.status for e in grid.events if isinstance(e, GridSearchEvent)} == {"STARTED"}
     assert (grid.root / "event_storage.log").stat().st_size >= before
+
+
+def test_a_damaged_log_is_not_gone_on_with(grid: Grid) -> None:
+    train(grid, MAIN, [1])
+    assert grid.run().returncode == 0
+    log = grid.root / "event_storage.log"
+    log.write_bytes(log.read_bytes().replace(b'"epoch":1', b'"epoch":7', 1))
+    before = log.read_bytes()
+    grid.warm_start(MAIN, num_epochs=EPOCHS + 1)
+    ended = grid.run()
+    assert ended.returncode == 2
+    assert "bytes in its middle are damaged; it can be read (status, load_model), but the grid search" in ended.stderr
+    assert log.read_bytes() == before
+
+
+def test_a_run_that_died_before_it_could_say_finished(grid: Grid) -> None:
+    train(grid, MAIN, [1])
+    assert grid.run().returncode == 0
+    log = grid.root / "event_storage.log"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
+    (grid.root / "spool").rmdir()  # empty folders are lost by some ways of copying
+    assert grid.state.status == "STARTED"
+    grid.warm_start(MAIN, num_epochs=EPOCHS)
+    assert grid.run().returncode == 0
+    assert grid.state.status == "FINISHED"
 
 
 # --- the model ----------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_lower_precision_stays_near(precision: str, tolerance: float) -> None:
 def test_compiled_training_equals_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the backend that only traces: the real one needs a C++ compiler on the machine."""
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: compile_(module, backend="eager", dynamic=dynamic))
     assert torch.equal(weights(trained(compile=True)[0]), weights(trained()[0]))
 
 
