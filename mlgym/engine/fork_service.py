@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import traceback
-from multiprocessing import resource_tracker
+from multiprocessing import process, resource_tracker
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -243,15 +243,17 @@ def _bury(pid: int) -> None:
 
 
 def _sweep(pid: int) -> None:
-    """Remove what torch may have left of a killed process in shared memory."""
-    for left in Path("/dev/shm").glob(f"torch_{pid}_*"):
-        left.unlink(missing_ok=True)
+    """Remove what a killed process may have left in shared memory: tensors, and semaphores just made."""
+    for pattern in (f"torch_{pid}_*", f"sem.mlgym-{pid}-*"):
+        for left in Path("/dev/shm").glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def _live(channel: socket.socket, prepared: Any) -> None:
     """The whole life of a child."""
     atexit._clear()  # what the server registered is for the server to do
     prefer_for_oom()
+    process.current_process()._config["semprefix"] = f"/mlgym-{os.getpid()}"  # type: ignore[attr-defined] # for `_sweep`
     status = 1
     try:
         function, arguments = receive(channel)

@@ -43,6 +43,9 @@ _GRACE = 5.0
 _LEAVE = 15.0
 """Seconds for a job to leave once its end is recorded: threads and exit handlers of user code may have work to do."""
 
+_ANSWER = 30.0
+"""Seconds in which the fork server, asked for a process, says which; later it counts as hung."""
+
 _BY_USER = "killed by the user"
 
 
@@ -240,6 +243,9 @@ class _Grid:
         config = self.config
         now = time.monotonic()
         for job in self.running:
+            if job.child.pid is None and now - job.started > _ANSWER:
+                self.server.kill()
+                return
             if job.kill_at is not None:
                 if now >= job.kill_at:
                     self._end(job, job.ending or "", job.retry, at_once=True)
@@ -252,8 +258,8 @@ class _Grid:
         job.ending, job.retry = why, retry
         job.kill_at = time.monotonic() + _GRACE
         job.kills += at_once
-        if job.kills > 3:  # the server itself does not answer
-            self.server.kill()
+        if job.kills > 3:  # it hangs in the kernel; or the server does, which the next start will show
+            job.child.failure = "it does not even die of SIGKILL"
         self.server.signal(job.child, signal.SIGKILL if at_once else signal.SIGTERM)
 
     # --- end ----------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class Grid:
     def gone(self, seconds: float = 5) -> None:
         """Everything is gone: processes, temporary files, shared memory (which other tests may be using, too)."""
         end = time.monotonic() + seconds
-        shared = {p for kind in ("torch_*", "sem.mp-*") for p in Path("/dev/shm").glob(kind)} - self.shared_memory
+        shared = {p for kind in ("torch_*", "sem.mlgym-*") for p in Path("/dev/shm").glob(kind)} - self.shared_memory
         while True:
             shared &= set(Path("/dev/shm").iterdir())
             files = [path for path in (self.folder / "tmp").iterdir() if not path.name.startswith("torchinductor_")]

@@ -77,6 +77,9 @@ def misbehave(kind: str) -> None:
     if kind == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ctypes.CDLL(None).sleep(1000)
+    if kind == "stops_server" and first_time("stopped"):
+        os.kill(os.getppid(), signal.SIGSTOP)
+        time.sleep(1000)
     if kind == "frozen":
         os.kill(os.getpid(), signal.SIGSTOP)
     if kind == "at_exit":

@@ -268,6 +268,22 @@ def test_when_the_server_is_killed_another_takes_over(grid: Grid) -> None:
     grid.gone()
 
 
+def test_a_server_that_hangs_is_replaced(grid: Grid) -> None:
+    """Neither the hung job can be killed through it, nor the next be started."""
+    script = "import mlgym.engine.scheduler as scheduler\nscheduler._ANSWER, scheduler._GRACE = 2.0, 0.5\n"
+    grid.write(multiprocessing(progress_timeout=2), {"kind": ["stops_server", "fine"]})
+    path = grid.folder / "run.py"
+    path.write_text(
+        path.read_text().replace("    run(blueprint)", f"    {script.replace(chr(10), chr(10) + '    ')}run(blueprint)")
+    )
+    ended = grid.run()
+    assert ended.returncode == 0, ended.stderr
+    assert "the process that starts jobs has died; starting another" in ended.stderr
+    assert "it does not even die of SIGKILL" in ended.stderr
+    assert grid.ended_once() == {"DONE": 2}
+    grid.gone()
+
+
 # --- random kills -------------------------------------------------------------------------------------------
 
 
