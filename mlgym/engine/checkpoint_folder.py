@@ -53,6 +53,11 @@ def available(folder: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: (checkpoint.epoch, checkpoint.batch), reverse=True)
 
 
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest of `available`."""
+    return next(iter(available(folder)), None)
+
+
 def verified(checkpoint: Checkpoint) -> Manifest:
     """The manifest of a checkpoint whose files are what it says. Raises `DamagedError`."""
     folder = Path(checkpoint.directory)

@@ -20,7 +20,7 @@ from mlgym.engine.checkpoint_folder import MANIFEST, Manifest, available, remove
 from mlgym.engine.state_files import Frozen
 from mlgym.errors import DamagedError, InputError, tell
 from mlgym.record.events import CheckpointEvent, CheckpointFile, Payload, Warned
-from mlgym.record.journal import sync_directory
+from mlgym.record.journal import sync
 from mlgym.specs import Checkpoint, ExperimentSpec
 
 
@@ -93,14 +93,14 @@ class Checkpoints:
             ]
             state_files.write(new / MANIFEST, [Manifest(epoch, batch, files, delete).sealed()])
             for name in (*self._frozen, MANIFEST):  # all of them written first: the disk then works once
-                _sync(new / name)
-            sync_directory(new)
+                sync(new / name)
+            sync(new)
             target = self._folder / (f"{epoch}-{batch}" if batch else str(epoch))
             remove(target)  # one that was damaged
             new.rename(target)
-            sync_directory(self._folder)
+            sync(self._folder)
             if self._first:  # the folder is as new as what is in it
-                sync_directory(self._folder.parent)
+                sync(self._folder.parent)
                 self._first = False
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
@@ -146,11 +146,3 @@ def refuse_tensors_in_json(state: Mapping[str, Frozen]) -> None:
 
 def _content(name: str, frozen: Frozen) -> Iterable[bytes | memoryview]:
     return [frozen.tree.encode()] if name.endswith(".json") else state_files.chunks(frozen)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

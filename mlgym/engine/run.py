@@ -18,15 +18,15 @@ from typing import Any
 
 from mlgym.engine.announce import Todo, announce, tell_changes
 from mlgym.engine.checking import Checked, before_a_run, covering
-from mlgym.engine.checkpoint_folder import available
+from mlgym.engine.checkpoint_folder import newest
 from mlgym.engine.executor import BY_SIGNAL, Blueprint, Executor
 from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import host, system_info
 from mlgym.engine.signals import INTERRUPTED, listening
 from mlgym.errors import ConfigError, DamagedError, InputError, InUseError, StorageError, one_of, tell
-from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read, read_run_config
+from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read_run_config
 from mlgym.plan.experiments import Plan, read_grid
-from mlgym.plan.resume import REMOVED, Resumption, resume
+from mlgym.plan.resume import REMOVED, Resumption, recorded_grid, resume
 from mlgym.record.events import GridSearch
 from mlgym.record.files import write_once
 from mlgym.record.fold import State
@@ -85,7 +85,7 @@ def launch(plan: Plan, executor: Executor) -> int:
     storage = Path(plan.run_config.logging.event_storage_path).absolute()  # whatever user code makes the current one
     info = _prepared(plan, executor, before_a_run(plan.cells), None)
     paths = _new_grid_search(plan, storage)
-    with _opened(paths, len(plan.cells)) as (hub, forwarder):
+    with _opened(paths) as (hub, forwarder):
         began = GridSearch(
             grid_search_id=paths.grid_search_id,
             status="STARTED",
@@ -144,15 +144,13 @@ def resumption(run_document: Document, run_config: RunConfig, paths: RunPaths, s
     wanted = run_config.run_configuration.config
     assert isinstance(first.run_configuration, Train)
     assert isinstance(wanted, WarmstartConfig)
-    grid = read(paths.grid_search_config)
-    if state.grid_search_config:
-        grid = Document(paths.grid_search_config, state.grid_search_config)
+    grid = recorded_grid(paths, state)
     now = read_grid(run_document, wanted.gs_config_path) if wanted.gs_config_path else None
 
-    def newest(experiment_id: int) -> Checkpoint | None:
-        return next(iter(available(paths.experiment(experiment_id))), None)
+    def newest_of(experiment_id: int) -> Checkpoint | None:
+        return newest(paths.experiment(experiment_id))
 
-    return resume(run_document, run_config, first.run_configuration.config, grid, now, state, newest)
+    return resume(run_document, run_config, first.run_configuration.config, grid, now, state, newest_of)
 
 
 def _prepared(plan: Plan, executor: Executor, ids: list[int], specs: Specs | None) -> dict[str, Any]:
@@ -169,7 +167,7 @@ def _prepared(plan: Plan, executor: Executor, ids: list[int], specs: Specs | Non
 
 
 @contextmanager
-def _opened(paths: RunPaths, total: int | None = None) -> Iterator[tuple[Hub, Forwarder]]:
+def _opened(paths: RunPaths) -> Iterator[tuple[Hub, Forwarder]]:
     """The grid search is this process's: nobody else runs it, and nothing of an earlier run is alive."""
     with ExitStack() as stack:
         lock = stack.enter_context(paths.lock.open("a+"))

@@ -25,7 +25,7 @@ import msgspec
 
 from mlgym.engine.channel import receive
 from mlgym.engine.checking import Checked
-from mlgym.engine.checkpoint_folder import available, remove_unfinished
+from mlgym.engine.checkpoint_folder import newest, remove_unfinished
 from mlgym.engine.executor import BY_SIGNAL, DEVICE_ERROR, Blueprint, Emit, Stop
 from mlgym.engine.forkserver import Child, ForkServer
 from mlgym.engine.slots import Device, Slots
@@ -286,8 +286,9 @@ class _Grid:
         finally:
             fcntl.flock(job.spool, fcntl.LOCK_UN)  # also for what the job may have left behind
             os.close(job.spool)
-        ended = isinstance(event, JobStatusEvent) and event.payload.status in ("DONE", "FAILED", "STOPPED")
-        return event.payload if ended and isinstance(event, JobStatusEvent) else None
+        if isinstance(event, JobStatusEvent) and event.payload.status in ("DONE", "FAILED", "STOPPED"):
+            return event.payload
+        return None
 
     def _tidy(self, job: _Job) -> None:
         """Files that a killed job was about to give their names."""
@@ -326,38 +327,32 @@ class _Grid:
         if not job.retry or self.stopping or self._tries(job) > self.config.max_retries:
             return False
         delay = min(60.0, self.config.retry_delay * 2 ** min(self._tries(job) - 1, 10))
-        start = next(iter(available(self.paths.experiment(spec.experiment_id))), None)
+        start = newest(self.paths.experiment(spec.experiment_id))
         spec = msgspec.structs.replace(spec, attempt=spec.attempt + 1, start=start)
         heapq.heappush(self.delayed, (time.monotonic() + delay, job.order, spec))
-        self.emit(
-            JobStatus(
-                grid_search_id=spec.grid_search_id,
-                experiment_id=spec.experiment_id,
-                job_id=spec.job_id,
-                status="INIT",
-                start_epoch=start.epoch if start else 0,
-                reason=f"tried again after {delay:g} s",
-            ),
-            spec.attempt,
-        )
+        self._emit(spec, "INIT", start_epoch=start.epoch if start else 0, reason=f"tried again after {delay:g} s")
         return True
 
     def _status(self, job: _Job, state: JobState, why: str) -> None:
-        spec = job.spec
-        self.emit(
-            JobStatus(
-                grid_search_id=spec.grid_search_id,
-                experiment_id=spec.experiment_id,
-                job_id=spec.job_id,
-                status=state,
-                starting_time=job.starting_time,
-                finishing_time=time.time_ns() // 1_000_000,
-                device="cpu" if job.device is None else f"cuda:{job.device}",
-                num_threads=spec.num_threads or self.num_threads,
-                error=why,
-            ),
-            spec.attempt,
+        self._emit(
+            job.spec,
+            state,
+            starting_time=job.starting_time,
+            finishing_time=time.time_ns() // 1_000_000,
+            device="cpu" if job.device is None else f"cuda:{job.device}",
+            num_threads=job.spec.num_threads or self.num_threads,
+            error=why,
         )
+
+    def _emit(self, spec: ExperimentSpec, state: JobState, **more: Any) -> None:
+        status = JobStatus(
+            grid_search_id=spec.grid_search_id,
+            experiment_id=spec.experiment_id,
+            job_id=spec.job_id,
+            status=state,
+            **more,
+        )
+        self.emit(status, spec.attempt)
 
 
 def _unlink(path: Path) -> None:

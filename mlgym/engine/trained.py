@@ -16,7 +16,8 @@ from mlgym.engine.executor import Blueprint
 from mlgym.engine.training_state import MODEL
 from mlgym.engine.worker import registry_of
 from mlgym.errors import ConfigError, InputError, one_of
-from mlgym.plan.config import Document, Train, read, read_run_config, required
+from mlgym.plan.config import Train, read_run_config, required
+from mlgym.plan.resume import recorded_grid
 from mlgym.plan.sweep import config_hash, expand
 from mlgym.record.fold import Experiment, State, read_state
 from mlgym.record.report import report
@@ -84,10 +85,7 @@ def _chosen(kept: list[Checkpoint], state: State, experiment_id: int, epoch: Epo
 
 def _config(paths: RunPaths, state: State, experiment: Experiment) -> dict[str, Any]:
     """The experiment's configuration: from the grid it is in or, if it no longer is, as it was recorded."""
-    grid = read(paths.grid_search_config)
-    if state.grid_search_config:
-        grid = Document(paths.grid_search_config, state.grid_search_config)
-    for cell in expand(grid.value):
+    for cell in expand(recorded_grid(paths, state).value):
         if config_hash(cell.config) == experiment.config_hash:
             return dict(cell.config)
     recorded = paths.experiment(experiment.experiment_id) / "experiment_config.json"

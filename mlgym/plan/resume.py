@@ -1,4 +1,4 @@
-"""What is left to do of a grid search, and from where: pure, from its state and the checkpoints that there are."""
+"""What is left to do of a grid search, and from where: from its state, its grid and the checkpoints that there are."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from mlgym.plan.config import Document, RunConfig, TrainConfig, WarmstartConfig
+from mlgym.plan.config import Document, RunConfig, TrainConfig, WarmstartConfig, read
 from mlgym.plan.experiments import Plan, cells_of
 from mlgym.plan.sweep import config_hash
 from mlgym.record.fold import Experiment, State
-from mlgym.specs import Checkpoint, ExperimentSpec
+from mlgym.specs import Checkpoint, ExperimentSpec, RunPaths
 
 REMOVED = "removed"
 """The reason of an experiment that was STOPPED because its cell is no longer in the grid."""
@@ -116,6 +116,13 @@ def resume(
             choices.append(Choice(experiment_id, action, "no longer in the grid", found.attempt + 1, epochs_done=done))
     changed = grid_now is not None and grid_now.text != grid_before.text
     return Resumption(plan, choices, changed)
+
+
+def recorded_grid(paths: RunPaths, state: State) -> Document:
+    """The grid search config as the last launch had it."""
+    if state.grid_search_config:
+        return Document(paths.grid_search_config, state.grid_search_config)
+    return read(paths.grid_search_config)
 
 
 def finished(experiment: Experiment, num_epochs: int) -> bool:

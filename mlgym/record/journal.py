@@ -92,7 +92,7 @@ class Journal:
             flock(self._fd, path)
             self.end = self._verify()
             if created and self._fsync:
-                sync_directory(path.parent)
+                sync(path.parent)
         except BaseException:
             os.close(self._fd)
             raise
@@ -178,8 +178,8 @@ def last_line(fd: int) -> bytes | None:
         length *= 4
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+def sync(path: Path) -> None:
+    """Make a file durable, or the names in a directory."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
