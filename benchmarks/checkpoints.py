@@ -20,8 +20,8 @@ import torch
 from benchmarks.epoch import _parts, _spec
 from benchmarks.measure import Result, in_turns, ratios
 from mlgym.engine import experiment, state_files
-from mlgym.engine.checkpoint_folder import available, verified
 from mlgym.engine.checkpoints import Checkpoints
+from mlgym.record.checkpoint_folder import available, verified
 from mlgym.record.events import Payload
 from mlgym.record.spool import Spool
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmarks.measure import Result, in_turns
 from mlgym.record.events import ExperimentConfig, GridSearch, JobStatus, Payload
-from mlgym.record.fold import read_state
 from mlgym.record.hub import Hub
 from mlgym.record.journal import Journal, read_blocks
+from mlgym.record.log import read_state
 from mlgym.record.spool import Spool
 
 COUNT = 1_000_000

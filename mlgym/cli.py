@@ -92,6 +92,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     ):
         added = command(name, function, help_)
         added.add_argument("--config_path", type=Path, required=True, help="the run_config.yml")
+        if name == "run":
+            added.add_argument("--no-board", "--no_board", action="store_true", help="start no dashboard")
         if name == "plan":
             added.add_argument("--json", action="store_true", help="print JSON")
     status = command(
@@ -99,8 +101,18 @@ def _parser(program: str) -> argparse.ArgumentParser:
         _status,
         "print the table of a grid search, from its log alone, also while it runs",
     )
-    status.add_argument("grid_search_id", help="such as 2026-11-21--10-26-58")
-    status.add_argument("--event_storage_path", type=Path, default=Path("event_storage"), help="default: %(default)s")
+    sync = command("sync", _sync, "send what is here of a grid search to a server")
+    for added in (status, sync):
+        added.add_argument("grid_search_id", help="such as 2026-11-21--10-26-58")
+    sync.add_argument("--server", action="append", required=True, metavar="URL", help="may be given several times")
+    sync.add_argument("--rest_endpoint", metavar="URL", help="where configs and checkpoints go, if not to the server")
+    import_ = command("import", _import, "make an event log of one that an earlier tool has written")
+    import_.add_argument("file", type=Path)
+    import_.add_argument("--grid_search_id", help="default: the one that its events name")
+    for added in (status, sync, import_):
+        added.add_argument(
+            "--event_storage_path", type=Path, default=Path("event_storage"), help="default: %(default)s"
+        )
     status.add_argument("--metric", help="the score to judge by, as split/tag")
     status.add_argument("--mode", choices=["max", "min"], help="whether more of it is better")
     status.add_argument("--json", action="store_true", help="print JSON")
@@ -108,10 +120,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from msgspec.structs import replace
+
     from mlgym.plan.config import Warmstart, read_run_config
     from mlgym.plan.experiments import read_plan
 
     document, run_config = read_run_config(parsed.config_path)
+    if parsed.no_board:
+        run_config = replace(run_config, logging=replace(run_config.logging, board=False))
     from mlgym.engine.run import executor, launch, warm_start
 
     with executor(run_config, blueprint) as started:  # other processes import torch while this one plans
@@ -158,14 +174,12 @@ def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
 
 
 def _plan_warm_start(document: Document, run_config: RunConfig, as_json: bool) -> int:
-    from mlgym.engine.run import existing, resumption
-    from mlgym.record.fold import read_state
+    from mlgym.engine.run import existing, would_resume
     from mlgym.record.journal import is_held
     from mlgym.record.report import aligned, short_names, shown
 
     paths = existing(document, run_config)
-    state = read_state(paths.log, paths.spools)
-    found = resumption(document, run_config, paths, state)
+    state, found = would_resume(document, run_config, paths)
     if as_json:
         rows = [
             {**choice._asdict(), "start": choice.start and {"epoch": choice.start.epoch, "batch": choice.start.batch}}
@@ -202,13 +216,12 @@ def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     from mlgym.plan.experiments import read_plan
 
     document, run_config = read_run_config(parsed.config_path)
-    from mlgym.engine.run import check, executor, existing, resumption
-    from mlgym.record.fold import read_state
+    from mlgym.engine.run import check, executor, existing, would_resume
 
     with executor(run_config, blueprint) as started:
         if isinstance(run_config.run_configuration, Warmstart):
             paths = existing(document, run_config)
-            found = resumption(document, run_config, paths, read_state(paths.log, paths.spools))
+            _, found = would_resume(document, run_config, paths)
             plan, specs = found.plan, found.specs("check")
             failures = check(plan, started, [spec.experiment_id for spec in specs], specs).own if specs else ()
         else:
@@ -224,21 +237,12 @@ def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
 
 def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     from mlgym.record.events import plain
-    from mlgym.record.fold import read_state
     from mlgym.record.journal import is_held
+    from mlgym.record.log import grid_search, read_state
     from mlgym.record.report import as_json, report
     from mlgym.record.summary import summary
-    from mlgym.specs import RunPaths
 
-    storage: Path = parsed.event_storage_path
-    paths = RunPaths(storage, parsed.grid_search_id)
-    if not paths.log.is_file():
-        if not storage.is_dir():
-            raise InputError(f"{storage}: there is no event storage; name it with --event_storage_path")
-        known = [path.parent.name for path in storage.glob("*/event_storage.log")]
-        raise InputError(
-            f"there is no grid search {parsed.grid_search_id!r} in {storage}; {one_of(parsed.grid_search_id, known)}"
-        )
+    paths = grid_search(parsed.event_storage_path, parsed.grid_search_id)
     state = read_state(paths.log)
     now = time.time_ns() // 1_000_000 if is_held(paths.lock) else None
     found = report(state, parsed.metric, parsed.mode, now)
@@ -248,4 +252,47 @@ def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
         print(f"mlgym: warning: the run is no longer alive{waiting}", file=sys.stderr)
     if state.damaged:
         print(f"mlgym: warning: {state.damaged} bytes of the log are damaged and were left out", file=sys.stderr)
+    return 0
+
+
+def _sync(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.plan.config import read_run_config
+    from mlgym.record.token import board_token
+    from mlgym.record.transfer import send
+    from mlgym.specs import RunPaths
+
+    paths = RunPaths(parsed.event_storage_path, parsed.grid_search_id)
+    if not paths.root.is_dir():
+        known = [path.name for path in paths.event_storage.glob("*") if path.is_dir()]
+        raise InputError(
+            f"there is no grid search {paths.grid_search_id!r} in {paths.event_storage}; "
+            + one_of(paths.grid_search_id, known)
+        )
+    named: list[str] = []
+    rest = parsed.rest_endpoint
+    if paths.run_config.is_file():
+        logging = read_run_config(paths.run_config)[1].logging
+        named, rest = logging.websocket_logging_servers, rest or logging.gs_rest_api_endpoint
+    for url in parsed.server:
+        sent, files = send(paths, url, rest, board_token())
+        print(f"{url} has all {sent:,} events" + (", configs and checkpoints" if files else ""))
+    left = sorted(paths.spools.glob("*.jsonl"))
+    if not paths.log.is_file() and left:
+        if missing := [url for url in named if url not in parsed.server]:
+            print(f"{paths.spools} is kept for {', '.join(missing)}")
+        else:
+            for spool in left:
+                spool.unlink()
+    return 0
+
+
+def _import(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.record.transfer import import_log
+
+    paths, converter = import_log(parsed.file, parsed.event_storage_path, parsed.grid_search_id)
+    print(f"{converter.seq:,} events are now in {paths.log}")
+    if converter.unread_count:
+        print(f"{converter.unread_bytes:,} bytes in {converter.unread_count:,} places are no events, such as")
+        for piece in converter.unread[:10]:
+            print(f"  byte {piece.offset:,}: {piece.beginning}")
     return 0

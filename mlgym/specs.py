@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+GRID_SEARCH_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
 
 class Requirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One line of a component's `requirements`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mlgym.record.events import decode_lines
-from mlgym.record.fold import read_state
+from mlgym.record.log import read_state
 from tests.conftest import ROOT, Run, replace
 
 IDS = re.compile(r"\d{4}-\d\d-\d\d--\d\d-\d\d-\d\d(-\d+)?$")

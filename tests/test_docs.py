@@ -20,7 +20,7 @@ from mlgym.parts.metrics import metric
 from mlgym.plan.config import Document, read, required
 from mlgym.plan.sweep import expand
 from mlgym.record.events import EvaluationResult, Payload
-from mlgym.record.fold import read_state
+from mlgym.record.log import read_state
 from mlgym.schema import import_path
 from mlgym.specs import ExperimentSpec
 from tests.conftest import DIGITS, ROOT, Run

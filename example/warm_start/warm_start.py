@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlgym.record.fold import read_state
+from mlgym.record.log import read_state
 
 DIGITS = Path(__file__).parent.parent / "digits_grid"
 WARM_START = """

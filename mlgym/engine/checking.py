@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlgym.engine.checkpoint_folder import verified
 from mlgym.errors import DamagedError, MLgymError
 from mlgym.plan.config import required
 from mlgym.plan.sweep import Cell
+from mlgym.record.checkpoint_folder import verified
 from mlgym.specs import ComponentSpec, ExperimentSpec
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from mlgym.engine import state_files
-from mlgym.engine.checkpoint_folder import MANIFEST, Manifest, available, remove, remove_unfinished, verified
 from mlgym.engine.state_files import Frozen
 from mlgym.errors import DamagedError, InputError, tell
+from mlgym.record.checkpoint_folder import MANIFEST, Manifest, available, remove, remove_unfinished, verified
 from mlgym.record.events import CheckpointEvent, CheckpointFile, Payload, Warned
 from mlgym.record.journal import sync
 from mlgym.specs import Checkpoint, ExperimentSpec

@@ -1,42 +1,42 @@
 """The composition root: a plan in, a finished grid search out.
 
-fresh: plan -> check -> directory, lock -> hub <- forwarder <- spools <- jobs -> report
-warm start: lock -> hub <- what the dead run left in its spools -> state, checkpoints -> plan -> check -> jobs -> report
+fresh: plan -> check -> directory -> recording <- spools <- jobs -> report
+warm start: recording <- what the dead run left in its spools -> state, checkpoints -> plan -> check -> jobs -> report
 """
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlgym.engine.announce import Todo, announce, tell_changes
 from mlgym.engine.checking import Checked, before_a_run, covering
-from mlgym.engine.checkpoint_folder import newest
 from mlgym.engine.executor import BY_SIGNAL, Blueprint, Executor
 from mlgym.engine.progress import Progress
-from mlgym.engine.provenance import host, system_info
+from mlgym.engine.provenance import system_info
+from mlgym.engine.recording import Recording, recording, remote_log, remote_of
 from mlgym.engine.signals import INTERRUPTED, listening
-from mlgym.errors import ConfigError, DamagedError, InputError, InUseError, StorageError, one_of, tell
+from mlgym.errors import ConfigError, InputError, StorageError, tell
 from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read_run_config
 from mlgym.plan.experiments import Plan, read_grid
-from mlgym.plan.resume import REMOVED, Resumption, recorded_grid, resume
+from mlgym.plan.resume import REMOVED, Resumption, finished, recorded_grid, resume
+from mlgym.record.checkpoint_folder import newest
 from mlgym.record.events import GridSearch
 from mlgym.record.files import write_once
 from mlgym.record.fold import State
-from mlgym.record.forwarder import Forwarder
-from mlgym.record.hub import Hub
-from mlgym.record.journal import flock, is_held
+from mlgym.record.log import grid_search, read_state
+from mlgym.record.remote import Remote, newer_checkpoint
 from mlgym.record.report import report
 from mlgym.record.spool import Spool, new_source
 from mlgym.record.summary import summary
-from mlgym.specs import Checkpoint, ExperimentSpec, RunPaths
+from mlgym.specs import GRID_SEARCH_ID, Checkpoint, ExperimentSpec, RunPaths
 
 Specs = list[ExperimentSpec]
 
@@ -85,7 +85,7 @@ def launch(plan: Plan, executor: Executor) -> int:
     storage = Path(plan.run_config.logging.event_storage_path).absolute()  # whatever user code makes the current one
     info = _prepared(plan, executor, before_a_run(plan.cells), None)
     paths = _new_grid_search(plan, storage)
-    with _opened(paths) as (hub, forwarder):
+    with recording(paths, plan.run_config.logging, fresh=True) as to:
         began = GridSearch(
             grid_search_id=paths.grid_search_id,
             status="STARTED",
@@ -93,21 +93,22 @@ def launch(plan: Plan, executor: Executor) -> int:
             run_config=plan.run_document.text,
         )
         todo = Todo(plan, plan.specs(paths.grid_search_id), info, began)
-        return _run(todo, paths, executor, hub, forwarder)
+        return _run(todo, paths, executor, to)
 
 
 def warm_start(run_document: Document, run_config: RunConfig, executor: Executor) -> int:
     """Go on with what a grid search has not finished. Raises `MLgymError` before anything began."""
     paths = existing(run_document, run_config)
-    with _opened(paths) as (hub, forwarder):
-        if not forwarder.drain():
+    with recording(paths, run_config.logging) as to:
+        if not to.forwarder.drain():
             raise StorageError(f"what the run before has left in {paths.spools} could not be delivered")
-        found = resumption(run_document, run_config, paths, hub.state)
+        _refuse_other_place(run_document, run_config, paths)
+        found = resumption(run_document, run_config, paths, to.hub.state, to.remote)
         plan, specs = found.plan, found.specs(paths.grid_search_id)
         removed = [choice for choice in found.choices if choice.action == "remove"]
-        if not specs and not removed and not found.changed and hub.state.status == "FINISHED":
+        if not specs and not removed and not found.changed and to.hub.state.status == "FINISHED":
             tell("there is nothing left to do")
-            return _end(hub, forwarder, paths, plan.run_config, None)
+            return _end(to, paths, plan.run_config, None)
         to_run = {spec.experiment_id: plan.cells[spec.experiment_id] for spec in specs}
         info = _prepared(plan, executor, before_a_run(to_run) if to_run else [], specs)
         tell(found.summary())
@@ -119,7 +120,7 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
             grid_search_config=plan.grid_document.text if found.changed else None,
             reason=found.summary(),
         )
-        return _run(Todo(plan, specs, info, began, removed), paths, executor, hub, forwarder)
+        return _run(Todo(plan, specs, info, began, removed), paths, executor, to)
 
 
 def existing(run_document: Document, run_config: RunConfig) -> RunPaths:
@@ -128,18 +129,59 @@ def existing(run_document: Document, run_config: RunConfig) -> RunPaths:
     wanted = run_config.run_configuration.config
     assert isinstance(wanted, WarmstartConfig)
     paths = RunPaths(storage.absolute(), wanted.gridsearch_id)
-    known = [path.parent.name for path in storage.glob("*/event_storage.log")]
-    if wanted.gridsearch_id not in known:
-        where = ("run_configuration", "config", "gridsearch_id")
+    where = ("run_configuration", "config", "gridsearch_id")
+    try:
+        if not run_config.logging.websocket_logging_servers:
+            grid_search(storage, wanted.gridsearch_id)
+            return paths
+    except InputError as error:
+        raise ConfigError(str(error), where).locate(run_document.place) from None
+    if not re.fullmatch(GRID_SEARCH_ID, wanted.gridsearch_id):
+        raise ConfigError(f"{wanted.gridsearch_id!r} is no id of a grid search", where).locate(run_document.place)
+    if paths.log.is_file():
         raise ConfigError(
-            f"there is no grid search {wanted.gridsearch_id!r} in {storage}; {one_of(wanted.gridsearch_id, known)}",
-            where,
+            f"{wanted.gridsearch_id} began with its log in {storage}, and goes on there: name no servers. "
+            f"`mlgym sync {wanted.gridsearch_id} --server URL` copies it to a server",
+            ("logging", "websocket_logging_servers"),
         ).locate(run_document.place)
+    paths.root.mkdir(parents=True, exist_ok=True)  # what a server has is brought here
     return paths
 
 
-def resumption(run_document: Document, run_config: RunConfig, paths: RunPaths, state: State) -> Resumption:
-    """What a warm start of the grid search in `paths` and `state` would do. Only reads."""
+def _refuse_other_place(run_document: Document, run_config: RunConfig, paths: RunPaths) -> None:
+    """A grid search stays where it began. Raises `ConfigError`."""
+    _, first = read_run_config(paths.run_config)
+    before, now = (config.logging.websocket_logging_servers for config in (first, run_config))
+    if set(before) != set(now):
+        raise ConfigError(
+            f"{paths.grid_search_id} began with {', '.join(before) or 'none'}, and stays there; "
+            f"`mlgym sync {paths.grid_search_id} --server URL` copies it to another server",
+            ("logging", "websocket_logging_servers"),
+        ).locate(run_document.place)
+
+
+def would_resume(run_document: Document, run_config: RunConfig, paths: RunPaths) -> tuple[State, Resumption]:
+    """What has been recorded of a grid search so far, wherever its log is, and what a warm start would do."""
+    if not run_config.logging.websocket_logging_servers:
+        state = read_state(paths.log, paths.spools)
+        return state, resumption(run_document, run_config, paths, state)
+    state = remote_log(paths, run_config.logging).state
+    with remote_of(run_config.logging) as remote:
+        return state, resumption(run_document, run_config, paths, state, remote, fetch=False)
+
+
+def resumption(
+    run_document: Document,
+    run_config: RunConfig,
+    paths: RunPaths,
+    state: State,
+    remote: Remote | None = None,
+    fetch: bool = True,
+) -> Resumption:
+    """What a warm start of the grid search in `paths` and `state` does.
+
+    Checkpoints that are newer on the server `remote` are brought here, or (`fetch`) only counted on.
+    """
     _, first = read_run_config(paths.run_config)
     wanted = run_config.run_configuration.config
     assert isinstance(first.run_configuration, Train)
@@ -148,7 +190,11 @@ def resumption(run_document: Document, run_config: RunConfig, paths: RunPaths, s
     now = read_grid(run_document, wanted.gs_config_path) if wanted.gs_config_path else None
 
     def newest_of(experiment_id: int) -> Checkpoint | None:
-        return newest(paths.experiment(experiment_id))
+        experiment = state.experiments.get(experiment_id)
+        here = newest(paths.experiment(experiment_id))
+        if remote and experiment and not finished(experiment, wanted.num_epochs):
+            return newer_checkpoint(remote, paths, experiment_id, here, fetch)
+        return here
 
     return resume(run_document, run_config, first.run_configuration.config, grid, now, state, newest_of)
 
@@ -166,70 +212,33 @@ def _prepared(plan: Plan, executor: Executor, ids: list[int], specs: Specs | Non
     return system_info(gpus)
 
 
-@contextmanager
-def _opened(paths: RunPaths) -> Iterator[tuple[Hub, Forwarder]]:
-    """The grid search is this process's: nobody else runs it, and nothing of an earlier run is alive."""
-    with ExitStack() as stack:
-        lock = stack.enter_context(paths.lock.open("a+"))
-        try:
-            flock(lock.fileno(), paths.lock)
-        except InUseError:
-            lock.seek(0)
-            raise InUseError(
-                f"the grid search {paths.grid_search_id} is being run by {lock.read().strip() or 'another process'}"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {host()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        lock.flush()
-        paths.spools.mkdir(exist_ok=True)
-        _wait_for_orphans(paths)
-        hub = Hub(paths.log)
-        stack.callback(hub.close)
-        if hub.damaged:
-            raise DamagedError(
-                f"{paths.log}: {hub.damaged} bytes in its middle are damaged; it can be read (status, load_model), but "
-                "the grid search cannot be gone on with"
-            )
-        forwarder = Forwarder(paths.spools, hub.accept)
-        stack.callback(forwarder.close)
-        yield hub, forwarder
-
-
-def _wait_for_orphans(paths: RunPaths, seconds: float = 10) -> None:
-    """Jobs whose run was killed end by themselves, soon."""
-    end = time.monotonic() + seconds
-    for spool in paths.spools.iterdir():
-        while is_held(spool):
-            if time.monotonic() > end:
-                raise InUseError(f"a job of an earlier run of {paths.grid_search_id} is still alive: it holds {spool}")
-            time.sleep(0.05)
-        if spool.suffix == ".new":  # killed before it got its name: there is nothing in it
-            spool.unlink(missing_ok=True)
-
-
-def _run(todo: Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarder: Forwarder) -> int:
-    progress = Progress(len(hub.state.experiments.keys() | todo.plan.cells.keys()))
-    hub.subscribe(progress)
+def _run(todo: Todo, paths: RunPaths, executor: Executor, to: Recording) -> int:
+    progress = Progress(len(to.hub.state.experiments.keys() | todo.plan.cells.keys()))
+    to.hub.subscribe(progress)
     try:
-        unfinished = _run_all(todo, paths, executor, hub, forwarder)
+        unfinished = _run_all(todo, paths, executor, to)
+        to.forwarder.drain()
     finally:
-        forwarder.close()
         progress.close()
-    return _end(hub, forwarder, paths, todo.plan.run_config, unfinished)
+    return _end(to, paths, todo.plan.run_config, unfinished)
 
 
-def _end(hub: Hub, forwarder: Forwarder, paths: RunPaths, run_config: RunConfig, unfinished: str | None) -> int:
-    """Print the table; returns the exit code."""
-    delivered = forwarder.close()
+def _end(to: Recording, paths: RunPaths, run_config: RunConfig, unfinished: str | None) -> int:
+    """Print the table, wait until everything is delivered; returns the exit code."""
+    hub = to.hub
+    delivered = to.end()
+    elsewhere = run_config.logging.websocket_logging_servers
     shown = RunPaths(Path(run_config.logging.event_storage_path), paths.grid_search_id)
     try:
-        sys.stdout.write(f"{summary(report(hub.state), shown)}\n")
+        sys.stdout.write(f"{summary(report(hub.state), shown, elsewhere)}\n")
         sys.stdout.flush()
     except (OSError, ValueError) as error:  # nobody reads it: what has been recorded is what counts
         tell(f"the table could not be printed ({error}); `mlgym status {paths.grid_search_id}` prints it")
-    if not paths.log.exists():
+    if run_config.logging.board and not elsewhere:
+        tell(f"the dashboard again: ml_board --event_storage_path {shown.event_storage}")
+    if not elsewhere and not paths.log.exists():
         raise StorageError(f"{paths.log}: was deleted while the grid search was running")
-    if not delivered:
+    if not delivered and not elsewhere:
         raise StorageError(f"some events could not be written to the log; what is left of them is in {paths.spools}")
     if unfinished == BY_SIGNAL:
         return INTERRUPTED
@@ -237,8 +246,9 @@ def _end(hub: Hub, forwarder: Forwarder, paths: RunPaths, run_config: RunConfig,
     return int(any(experiment.status != "DONE" for experiment in ended))
 
 
-def _run_all(todo: Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarder: Forwarder) -> str | None:
+def _run_all(todo: Todo, paths: RunPaths, executor: Executor, to: Recording) -> str | None:
     """Announce every experiment, run them, record the end; None, or why some have not been run."""
+    hub = to.hub
     source = new_source("run")
     unfinished: str | None = "an error"
     with listening(executor.kills_after) as stop:
@@ -248,7 +258,7 @@ def _run_all(todo: Todo, paths: RunPaths, executor: Executor, hub: Hub, forwarde
                 hub.subscribe(partial(tell_changes, spool, known))
                 announce(todo, paths, spool)
                 unfinished = executor.run(todo.plan.start_order(todo.specs), paths, spool.emit, stop)
-                forwarder.drain()  # what `tell_changes` has to say comes before the end
+                to.forwarder.drain()  # what `tell_changes` has to say comes before the end
         except KeyboardInterrupt:  # from user code: our signals raise nothing
             unfinished = BY_SIGNAL
         finally:

@@ -25,13 +25,13 @@ import msgspec
 
 from mlgym.engine.channel import receive
 from mlgym.engine.checking import Checked
-from mlgym.engine.checkpoint_folder import newest, remove_unfinished
 from mlgym.engine.executor import BY_SIGNAL, DEVICE_ERROR, Blueprint, Emit, Stop
 from mlgym.engine.forkserver import Child, ForkServer
 from mlgym.engine.slots import Device, Slots
 from mlgym.errors import ConfigError, InputError, tell
 from mlgym.plan.config import MultiprocessingConfig
 from mlgym.processes import exit_text
+from mlgym.record.checkpoint_folder import newest, remove_unfinished
 from mlgym.record.events import JobState, JobStatus, JobStatusEvent, decode
 from mlgym.record.journal import last_line
 from mlgym.record.spool import new_source

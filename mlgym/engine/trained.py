@@ -11,7 +11,6 @@ from torch import nn
 
 from mlgym.build.graph import Graph
 from mlgym.engine import state_files
-from mlgym.engine.checkpoint_folder import available, verified
 from mlgym.engine.executor import Blueprint
 from mlgym.engine.training_state import MODEL
 from mlgym.engine.worker import registry_of
@@ -19,8 +18,11 @@ from mlgym.errors import ConfigError, InputError, one_of
 from mlgym.plan.config import Train, read_run_config, required
 from mlgym.plan.resume import recorded_grid
 from mlgym.plan.sweep import config_hash, expand
-from mlgym.record.fold import Experiment, State, read_state
+from mlgym.record.checkpoint_folder import available, verified
+from mlgym.record.fold import Experiment, State
+from mlgym.record.log import grid_search, read_state
 from mlgym.record.report import report
+from mlgym.record.scores import Scores
 from mlgym.specs import Checkpoint, RunPaths
 
 Epoch = int | Literal["best", "last"]
@@ -34,12 +36,7 @@ def load_model(
     blueprint: Blueprint | None = None,
 ) -> nn.Module:
     """See `mlgym.load_model`."""
-    paths = RunPaths(Path(event_storage_path), gridsearch_id)
-    if not paths.log.is_file():
-        known = [path.parent.name for path in paths.event_storage.glob("*/event_storage.log")]
-        raise InputError(
-            f"there is no grid search {gridsearch_id!r} in {paths.event_storage}; {one_of(gridsearch_id, known)}"
-        )
+    paths = grid_search(Path(event_storage_path), gridsearch_id)
     state = read_state(paths.log, paths.spools)
     if experiment_id not in state.experiments:
         raise InputError(f"there is no experiment {experiment_id}; {one_of(experiment_id, state.experiments)}")
@@ -70,7 +67,7 @@ def _chosen(kept: list[Checkpoint], state: State, experiment_id: int, epoch: Epo
             raise InputError(f"experiment {experiment_id} has no checkpoint of epoch {epoch}; there is: {epochs}")
         return by_epoch[epoch]
     found = report(state)
-    scores = state.experiments[experiment_id].scores.get(found.score or "", {})
+    scores = state.experiments[experiment_id].scores.get(found.score or "", Scores())
     sign = -1 if found.mode == "max" else 1
     ranked = sorted((value * sign, at) for at, value in scores.items() if value == value)  # noqa: PLR0124 (no NaN)
     best = next((at for _, at in ranked if at in by_epoch), kept[0].epoch)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -263,7 +264,12 @@ class Multiprocessing(_Strict, frozen=True, tag_field="type", tag="multiprocessi
 
 class LoggingConfig(_Strict, frozen=True):
     event_storage_path: str = "event_storage"
-    board: Literal[False] = False
+    board: bool = True
+    """Whether the run starts a board of its own, when no servers are named."""
+    websocket_logging_servers: list[str] = []
+    gs_rest_api_endpoint: str | None = None
+    delivery_timeout: float = 60.0
+    """Seconds that the end of a run, or the beginning of a warm start, waits for the servers."""
 
 
 class RunConfig(_Strict, frozen=True):
@@ -292,6 +298,7 @@ def read_run_config(path: Path) -> tuple[Document, RunConfig]:
 
 
 def _check_numbers(config: RunConfig) -> None:
+    _check_logging(config.logging)
     train: ConfigPath = ("run_configuration", "config")
     where: ConfigPath = ("environment", "config")
     found = config.run_configuration.config
@@ -315,6 +322,30 @@ def _check_numbers(config: RunConfig) -> None:
         _at_least(0, (*where, "computation_device_ids"), **{str(i): device})
         if device in many.computation_device_ids[:i]:
             raise ConfigError(f"device {device} is named twice", (*where, "computation_device_ids"))
+
+
+def _check_logging(logging: LoggingConfig) -> None:
+    for i, url in enumerate(logging.websocket_logging_servers):
+        _refuse_no_url(url, ("logging", "websocket_logging_servers", i))
+        if url in logging.websocket_logging_servers[:i]:
+            raise ConfigError(f"{url} is named twice", ("logging", "websocket_logging_servers"))
+    if logging.gs_rest_api_endpoint is not None:
+        where: ConfigPath = ("logging", "gs_rest_api_endpoint")
+        _refuse_no_url(logging.gs_rest_api_endpoint, where)
+        if not logging.websocket_logging_servers:
+            raise ConfigError("needs websocket_logging_servers: they take the events", where)
+    _at_least(0, ("logging",), delivery_timeout=logging.delivery_timeout)
+
+
+def _refuse_no_url(url: str, where: ConfigPath) -> None:
+    try:
+        found = urlsplit(url)
+        good = found.scheme in ("http", "https") and found.hostname and found.path in ("", "/") and not found.query
+        good = good and (found.port is None or found.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"expected an address such as http://127.0.0.1:5002, not {url!r}", where)
 
 
 def _at_least(least: int, where: ConfigPath, **values: float | None) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +20,9 @@ from msgspec import Struct
 
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
 """A score; JSON has no NaN and no infinities, so these are strings."""
+
+
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class _Payload(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -108,7 +112,7 @@ class EvaluationResult(_Payload, frozen=True, kw_only=True, omit_defaults=True, 
     """Every score after `epoch` finished epochs; epoch 0 is before any training."""
 
     experiment_id: int
-    epoch: int
+    epoch: Epoch
     metric_scores: list[MetricScore] = []
     loss_scores: list[LossScore] = []
 
@@ -259,6 +263,8 @@ EVENT_TYPES: dict[type, bytes] = {
     NondeterminismDetected: b"nondeterminism_detected",
 }
 
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _known: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
 
 
@@ -266,10 +272,10 @@ def decode(line: bytes) -> Event:
     """The event on one line (with or without its newline); `Unknown` without data if it is not JSON."""
     try:
         return _known.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _MALFORMED:
         try:
             data = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _MALFORMED:
             return Unknown(seq=0, data=None)
         seq = data.get("seq") if isinstance(data, dict) else None
         return Unknown(seq=seq if isinstance(seq, int) else 0, data=data)
@@ -279,7 +285,7 @@ def decode_lines(lines: bytes) -> list[Event]:
     """The events on many lines, each ended by a newline."""
     try:
         return list(_known.decode_lines(lines))
-    except (msgspec.DecodeError, UnicodeDecodeError):  # slower, but it says of each line what it is
+    except _MALFORMED:  # slower, but it says of each line what it is
         return [decode(line) for line in lines.split(b"\n")[:-1]]
 
 
@@ -288,6 +294,28 @@ class Identity(Struct, frozen=True, gc=False):
 
     source: str
     n: int
+
+
+MAX_EVENT = 4 << 20
+"""Bytes of the longest line that a hub takes."""
+
+_MAX_DEPTH = 64
+
+
+def too_deep(line: bytes) -> bool:
+    """Whether the JSON on a line is nested more than 64 deep; others who read it may have less patience than we."""
+    if line.count(b"{") + line.count(b"[") <= _MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", line)):
+        depth += 1 if bracket in b"{[" else -1
+        if depth > _MAX_DEPTH:
+            return True
+    return False
+
+
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BRACKETS = re.compile(rb"[][{}]")
 
 
 # --- lines --------------------------------------------------------------------------------------------------

@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlgym.errors import InputError
 from mlgym.record.events import (
     CheckpointChange,
     EvaluationResultEvent,
@@ -23,9 +21,8 @@ from mlgym.record.events import (
     GridSearchEvent,
     JobStatusEvent,
     SystemInfoEvent,
-    decode_lines,
 )
-from mlgym.record.journal import read_blocks
+from mlgym.record.scores import Scores
 
 _RANK = {"INIT": 0, "RUNNING": 1, "LOST": 2, "DONE": 3, "FAILED": 3, "STOPPED": 3}
 """A job that is LOST has not ended: it is tried again, or FAILED follows."""
@@ -71,7 +68,7 @@ class Experiment:
     """How many epochs were finished before the current attempt."""
     epochs_done: int = 0
     progress: Progress = field(default_factory=Progress)
-    scores: dict[str, dict[int, float]] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
     """`split/tag` -> epoch -> score, in the order in which they were first seen."""
     losses: set[str] = field(default_factory=set)
     """The keys of `scores` that are losses."""
@@ -176,24 +173,21 @@ def _evaluation_result(state: State, event: EvaluationResultEvent) -> None:
         key = f"{metric.split}/{metric.metric}"
         found = scores.get(key)
         if found is None:
-            found = scores[key] = {}
-        if epoch in found:
-            _again(experiment, key, epoch, found[epoch], float(metric.score))
-        found[epoch] = float(metric.score)
+            found = scores[key] = Scores()
+        _put(experiment, key, found, epoch, float(metric.score))
     for loss in payload.loss_scores:
         key = f"{loss.split}/{loss.loss}"
         found = scores.get(key)
         if found is None:
-            found = scores[key] = {}
+            found = scores[key] = Scores()
             experiment.losses.add(key)
-        if epoch in found:
-            _again(experiment, key, epoch, found[epoch], float(loss.score))
-        found[epoch] = float(loss.score)
+        _put(experiment, key, found, epoch, float(loss.score))
 
 
-def _again(experiment: Experiment, key: str, epoch: int, before: float, now: float) -> None:
-    """An epoch was run again: equal values are one, others are remembered."""
-    if before != now and not (math.isnan(before) and math.isnan(now)):
+def _put(experiment: Experiment, key: str, scores: Scores, epoch: int, now: float) -> None:
+    """When an epoch was run again, equal values are one, others are remembered."""
+    before = scores.put(epoch, now)
+    if before is not None and before != now and not (math.isnan(before) and math.isnan(now)):
         experiment.changes.append(Change(epoch, key, before, now))
 
 
@@ -233,21 +227,4 @@ def fold_all(state: State, events: Iterable[Event]) -> State:
     """`state` after all of `events`."""
     for event in events:
         fold(state, event)
-    return state
-
-
-def read_state(log: Path, spools: Path | None = None) -> State:
-    """The state that the event log at `log` describes, also while it is being written.
-
-    With `spools`, a folder, what lies there undelivered is taken in as well: it comes after all that was.
-    """
-    if not log.is_file():
-        raise InputError(f"{log}: there is no event log")
-    state = State()
-    for block in read_blocks(log):
-        state.damaged += block.damaged
-        fold_all(state, decode_lines(block.lines))
-    for spool in sorted(spools.glob("*.jsonl")) if spools else []:
-        for block in read_blocks(spool):  # what was delivered before changes nothing when folded again
-            fold_all(state, decode_lines(block.lines))
     return state

@@ -1,27 +1,97 @@
 """Carry the spools of a grid search to where the log is kept: in order, resent until acknowledged.
 
-One thread tails every spool in a folder, sends one batch at a time and goes on from what the destination says
-it has. A spool is deleted whole, once its process has ended and its last event is acknowledged.
-Imports events, journal and hub.
+A thread for each destination tails every spool in a folder, sends one batch at a time and goes on from what the
+destination says it has. A spool is deleted whole, once its process has ended and its last event is acknowledged
+by all of them. Imports events, journal and hub.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
+import msgspec
+
 from mlgym.errors import StorageError, tell
+from mlgym.record.events import Identity
 from mlgym.record.hub import Acknowledgement
 from mlgym.record.journal import is_held, read_blocks
 
 MAX_EVENTS = 500
 MAX_BYTES = 256 * 1024
+_MAX_PAUSE = 30.0  # seconds
 
 Destination = Callable[[bytes], Acknowledgement]
 """Takes a batch of spool lines and says what of it is safe; raises `StorageError` to be asked again later."""
+
+
+class Forwarder:
+    """Delivers every spool below `folder`, those that appear later as well, to every destination, until `close`.
+
+    `pattern` chooses among the spools by name.
+    """
+
+    def __init__(
+        self, folder: Path, *destinations: Destination, interval: float = 0.025, pattern: str = "*.jsonl"
+    ) -> None:
+        self._folder = folder
+        spools = _Spools(folder, pattern, len(destinations))
+        self._carriers = [_Carrier(spools, destination, interval) for destination in destinations]
+
+    def drain(self, timeout: float = 60) -> bool:
+        """Deliver what there is to the first destination. False when that could not be done in `timeout` seconds."""
+        return self._carriers[0].drain(timeout)
+
+    def close(self, timeout: float = 60, patience: float = 0) -> bool:
+        """Deliver what there is and stop. False when something could not be delivered in `timeout` seconds.
+
+        A destination that fails is tried again for `patience` seconds.
+        """
+        end = time.monotonic() + timeout
+        for carrier in self._carriers:
+            carrier.stop(patience)
+        delivered = [carrier.stopped(end - time.monotonic()) for carrier in self._carriers]
+        return all(delivered) and self._folder.is_dir()
+
+    def undelivered(self) -> list[int]:
+        """Bytes in the spools that each destination has not acknowledged."""
+        return [carrier.undelivered() for carrier in self._carriers]
+
+
+class _Spools:
+    """The spools in a folder, and how many destinations have finished with each."""
+
+    def __init__(self, folder: Path, pattern: str, destinations: int) -> None:
+        self.folder = folder
+        self._pattern = pattern
+        self._destinations = destinations
+        self._finished: dict[str, int] = {}
+        self._broken: set[str] = set()
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        return sorted(entry.name for entry in os.scandir(self.folder) if fnmatch(entry.name, self._pattern))
+
+    def finished(self, name: str, broken: bool) -> None:
+        """A destination has all of an ended spool, or can have no more of it."""
+        with self._lock:
+            self._finished[name] = self._finished.get(name, 0) + 1
+            if broken:
+                self._broken.add(name)
+            if self._finished[name] < self._destinations:
+                return
+            del self._finished[name]
+            path = self.folder / name
+            if name in self._broken:  # out of the way of the next run, which could do no better
+                path.rename(path.with_suffix(".damaged"))
+            else:
+                path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -32,13 +102,14 @@ class _Tail:
     offset: int = 0
     broken: bool = False
     """It cannot be delivered further: events in its middle are damaged or were refused."""
+    finished: bool = False
 
 
-class Forwarder:
-    """Delivers every spool below `folder`, those that appear later as well, until `close`."""
+class _Carrier:
+    """Delivers to one destination."""
 
-    def __init__(self, folder: Path, destination: Destination, interval: float = 0.05) -> None:
-        self._folder = folder
+    def __init__(self, spools: _Spools, destination: Destination, interval: float) -> None:
+        self._spools = spools
         self._destination = destination
         self._interval = interval
         self._tails: dict[str, _Tail] = {}
@@ -48,21 +119,35 @@ class Forwarder:
         self._warned = False
         self._failed = False
         self._gave_up = False
+        self._give_up_at = 0.0
         self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
         self._thread.start()
 
-    def drain(self, timeout: float = 60) -> bool:
-        """Deliver what there is. False when that could not be done in `timeout` seconds."""
+    def drain(self, timeout: float) -> bool:
         self._drained.clear()
         self._wanted.set()
         return self._drained.wait(timeout) and not self._failed
 
-    def close(self, timeout: float = 60) -> bool:
-        """Deliver what there is and stop. False when something could not be delivered in `timeout` seconds."""
+    def stop(self, patience: float) -> None:
+        self._give_up_at = time.monotonic() + patience
         self._closing.set()
-        self._thread.join(timeout)
-        delivered = not self._thread.is_alive() and self._folder.is_dir() and not any(self._folder.glob("*.jsonl"))
-        return delivered and not self._failed and not self._gave_up
+
+    def stopped(self, timeout: float) -> bool:
+        """Wait for the end; whether everything has been delivered."""
+        self._thread.join(max(0, timeout))
+        return not (self._thread.is_alive() or self._failed or self._gave_up)
+
+    def undelivered(self) -> int:
+        tails = dict(self._tails)
+        found = 0
+        try:
+            for entry in os.scandir(self._spools.folder):
+                if entry.name.endswith(".jsonl"):
+                    tail = tails.get(entry.name)
+                    found += entry.stat().st_size - (tail.offset if tail else 0)
+        except OSError:
+            pass
+        return found
 
     def _run(self) -> None:
         pause = self._interval
@@ -70,42 +155,45 @@ class Forwarder:
             closing = self._closing.is_set()  # read first: what was emitted before it is then seen below
             wanted = self._wanted.is_set()
             try:
-                delivered = self.deliver()
+                delivered = self._deliver()
                 self._failed = False
                 pause = self._interval
             except (StorageError, OSError) as error:
                 self._warn(f"events are waiting on disk: {error}")
                 delivered = False
                 self._failed = True
-                pause = min(max(2 * pause, 0.5), 30)
+                pause = min(max(2 * pause, 0.5), _MAX_PAUSE) * random.uniform(0.8, 1)
             if wanted and not delivered:
                 self._wanted.clear()
                 self._drained.set()
-            if closing and not delivered:
-                return
-            if not delivered:
+            if delivered:
+                continue
+            if not closing:
                 self._closing.wait(pause)
+            elif self._failed and time.monotonic() < self._give_up_at:
+                time.sleep(min(pause, 1))
+            else:
+                return
 
-    def deliver(self) -> bool:
+    def _deliver(self) -> bool:
         """Send what is new in every spool. False when there was nothing. Raises `StorageError` or `OSError`."""
         delivered = False
-        names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".jsonl"))
+        names = self._spools.names()
+        for gone in self._tails.keys() - set(names):
+            del self._tails[gone]
         for name in names:
-            tail = self._tails.setdefault(name, _Tail(self._folder / name))
-            if tail.broken:
+            tail = self._tails.setdefault(name, _Tail(self._spools.folder / name))
+            if tail.finished:
                 continue
             ended = not is_held(tail.path)  # asked before reading: nothing can be written after a "yes"
-            while self._deliver_block(tail):
+            while not tail.broken and self._deliver_block(tail):
                 delivered = True
                 if not ended:
                     break  # the others' turn; but what has ended comes whole before what began later
             else:
-                if ended and not tail.broken:
-                    tail.path.unlink()
-                    del self._tails[name]
-                elif ended:  # out of the way of the next run, which could do no better
-                    tail.path.rename(tail.path.with_suffix(".damaged"))
-                    del self._tails[name]
+                if ended:
+                    tail.finished = True
+                    self._spools.finished(name, tail.broken)
         return delivered
 
     def _deliver_block(self, tail: _Tail) -> bool:
@@ -125,6 +213,9 @@ class Forwarder:
                     return False
                 tail.offset = 0
                 return True
+            source, n = _last(batch)
+            if answer.durable.get(source, 0) < n:
+                raise StorageError("the destination does not acknowledge what it was sent")
             position += len(batch)
             tail.offset = position
         return True
@@ -137,6 +228,15 @@ class Forwarder:
         if not self._warned:
             self._warned = True
             tell(f"warning: {message}")
+
+
+_identify = msgspec.json.Decoder(Identity).decode
+
+
+def _last(batch: bytes) -> tuple[str, int]:
+    """Source and number of the last event in a batch from one spool."""
+    identity = _identify(batch[batch.rfind(b"\n", 0, -1) + 1 :])
+    return identity.source, identity.n
 
 
 def batches(lines: bytes) -> list[bytes]:

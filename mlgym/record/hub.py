@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from mlgym.record.events import Event, Identity, Unknown, body_of, decode, decode_lines, seal
-from mlgym.record.fold import State, fold_all
-from mlgym.record.journal import Journal, read_blocks
+from mlgym.errors import DamagedError
+from mlgym.record.events import MAX_EVENT, Event, Identity, Unknown, body_of, decode_lines, seal, too_deep
+from mlgym.record.fold import State
+from mlgym.record.journal import Journal
+from mlgym.record.log import Log
 
 _identify = msgspec.json.Decoder(Identity).decode
 
@@ -37,74 +39,89 @@ class Acknowledgement(NamedTuple):
 
 
 class Hub:
-    """The writer of one event log. Opening it repairs the log, and rebuilds the state and the table of sources."""
+    """The writer of one event log. Opening it repairs the log and takes its flock: `InUseError` if another has it."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, path: Path) -> None:
+        log = Log.load(path) if path.is_file() else Log(path)
+        if log.old:
+            raise DamagedError(f"{path}: was written by an earlier tool; `mlgym import` makes a log to go on with")
+        self._journal: Journal | None = Journal(path, fsync="batch", start=log.end)
+        try:
+            log.refresh()  # what another hub has written since
+        except BaseException:
+            self._journal.close()
+            raise
+        self._begin(log)
+
+    @classmethod
+    def mirror(cls, log: Log) -> Hub:
+        """A hub that keeps the state of `log` as batches arrive, and leaves writing them to another."""
+        hub = cls.__new__(cls)
+        hub._journal = None
+        hub._begin(log)
+        return hub
+
+    def _begin(self, log: Log) -> None:
+        self.log = log
         self._lock = threading.Lock()
         self._subscribers: list[Subscriber] = []
-        self._last: dict[str, int] = {}
-        self.state = State()
-        self._journal = Journal(log, fsync="batch")
-        for block in read_blocks(log):
-            for line in block.lines.split(b"\n")[:-1]:
-                if identity := _identity(line):
-                    source, n = identity
-                    self._last[source] = max(n, self._last.get(source, 0))
-            fold_all(self.state, decode_lines(block.lines))
+
+    @property
+    def state(self) -> State:
+        return self.log.state
 
     @property
     def damaged(self) -> int:
         """Bytes in the middle of the log that cannot be read: it is not written any more."""
-        return self._journal.damaged
+        return self.state.damaged
 
     def subscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.append(subscriber)
 
-    def accept(self, batch: bytes) -> Acknowledgement:
+    def accept(self, batch: bytes, grid_search_id: str | None = None) -> Acknowledgement:
         """Take in whole spool lines, in the order of their numbers for each source.
 
-        When this returns, what is acknowledged is on disk. Raises `StorageError` when nothing could be written.
+        With `grid_search_id`, events of any other are rejected. When this returns, what is acknowledged is on disk.
+        Raises `StorageError` when nothing could be written.
         """
         with self._lock:
-            return self._accept(batch)
+            return self._accept(batch, grid_search_id)
 
-    def _accept(self, batch: bytes) -> Acknowledgement:
+    def _accept(self, batch: bytes, grid_search_id: str | None) -> Acknowledgement:
         seq = self.state.seq
-        last: dict[str, int] = {}  # of this batch; becomes the hub's own once it is on disk
+        known = self.log.last
+        last: dict[str, int] = {}  # of this batch; becomes the log's own once it is on disk
         expected: dict[str, int] = {}
-        rejected = 0
         lines: list[bytes] = []
-        for line in batch.split(b"\n"):
-            if not line:
-                continue
+        events: list[Event] = []
+        sent = [line for line in batch.split(b"\n") if line]
+        rejected = 0
+        for line, event in zip(sent, decode_lines(b"".join(line + b"\n" for line in sent)), strict=True):
             body = body_of(line)
-            identity = _identity(line) if body else None
+            identity = _identity(line, event, grid_search_id) if body else None
             if body is None or identity is None:
                 rejected += 1
                 continue
             source, n = identity
-            known = last.get(source)
-            if known is None:
-                known = last[source] = self._last.get(source, 0)
-            if n <= known:
+            before = last.get(source)
+            if before is None:
+                before = last[source] = known.get(source, 0)
+            if n <= before:
                 continue
-            if n > known + 1:
-                expected[source] = known + 1
+            if n > before + 1:
+                expected[source] = before + 1
                 continue
             last[source] = n
             seq += 1
             lines.append(seal(b'{"seq":%d,%b' % (seq, body[1:])))
+            msgspec.structs.force_setattr(event, "seq", seq)
+            events.append(event)
         if lines:
             data = b"".join(lines)
-            events = decode_lines(data)
-            if not all(map(_readable, events)):
-                # Some line is malformed behind its source and number. Nothing is written yet: again without it.
-                good = [line for line in batch.split(b"\n") if line and _readable(decode(line))]
-                answer = self._accept(b"".join(line + b"\n" for line in good))
-                return answer._replace(rejected=batch.count(b"\n") - len(good) + answer.rejected)
-            self._journal.append(data)
-            self._last |= last
-            fold_all(self.state, events)
+            end = self._journal.append(data) if self._journal else self.log.end + len(data)
+            self.log.take(data, end, events)
+            if self._journal:
+                self.log.save(every=_SAVE_EVERY)
             self._notify(events)
         return Acknowledgement(last, expected, rejected)
 
@@ -116,17 +133,36 @@ class Hub:
                 self._subscribers.remove(subscriber)
 
     def close(self) -> None:
-        self._journal.close()
+        if self._journal:
+            self.log.save()
+            self._journal.close()
 
 
-def _identity(line: bytes) -> tuple[str, int] | None:
-    """Who sent the event on a line, as which of its events; None when it does not say."""
-    try:
-        identity = _identify(line)
-    except msgspec.MsgspecError:
+_SAVE_EVERY = 200_000
+"""Events between two savings of the state of a log that is being written."""
+
+
+def _identity(line: bytes, event: Event, grid_search_id: str | None) -> tuple[str, int] | None:
+    """Who sent the event on a line, as which of its events; None when it is no event."""
+    if len(line) > MAX_EVENT or too_deep(line):
         return None
-    return identity.source, identity.n
+    if isinstance(event, Unknown):
+        if event.data is None:
+            return None
+        try:
+            identity = _identify(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        if grid_search_id is not None and _claimed(event.data) not in (None, grid_search_id):
+            return None
+        source, n = identity.source, identity.n
+    else:
+        if grid_search_id is not None and event.payload.grid_search_id != grid_search_id:
+            return None
+        source, n = event.source, event.n
+    return (source, n) if source and n > 0 else None
 
 
-def _readable(event: Event) -> bool:
-    return not (isinstance(event, Unknown) and event.data is None)
+def _claimed(data: object) -> object:
+    payload = data.get("payload") if isinstance(data, dict) else None
+    return payload.get("grid_search_id") if isinstance(payload, dict) else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -74,11 +75,12 @@ class Journal:
     """The one writer of a journal.
 
     Opening takes the file's flock (`InUseError` when another process has it), cuts a torn tail and leaves
-    `end`, the offset for the next line. `fsync="batch"` makes every `append` durable against power loss;
-    with "never" an append survives the death of the process, but not that of the machine.
+    `end`, the offset for the next line. What stands before byte `start` is known to be good. `fsync="batch"` makes
+    every `append` durable against power loss; with "never" an append survives the death of the process, but not that
+    of the machine.
     """
 
-    def __init__(self, path: Path, fsync: Literal["batch", "never"] = "never") -> None:
+    def __init__(self, path: Path, fsync: Literal["batch", "never"] = "never", start: int = 0) -> None:
         self.path = path
         self._fsync = fsync == "batch"
         self.damaged = 0
@@ -90,16 +92,15 @@ class Journal:
             raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
         try:
             flock(self._fd, path)
-            self.end = self._verify()
+            self.end = self._verify(start)
             if created and self._fsync:
                 sync(path.parent)
         except BaseException:
             os.close(self._fd)
             raise
 
-    def _verify(self) -> int:
-        end = 0
-        for block in read_blocks(self.path):
+    def _verify(self, end: int) -> int:
+        for block in read_blocks(self.path, end):
             self.damaged += block.damaged
             end = block.end
         size = os.fstat(self._fd).st_size
@@ -141,8 +142,11 @@ class Journal:
         if self._fsync:
             try:
                 os.fdatasync(self._fd)
-            except OSError as error:  # it may have dropped pages that it will never report again
+            except OSError as error:
+                # It may have dropped pages that it will never report again. Cut off, nobody can take them for durable.
                 self._failed = True
+                with suppress(OSError):
+                    os.ftruncate(self._fd, self.end)
                 raise StorageError(f"{self.path}: cannot be made durable: {error.strerror}") from error
         self.end += len(lines)
         return self.end

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from mlgym.errors import InputError, one_of
 from mlgym.record.fold import Experiment, State
+from mlgym.record.scores import Scores
 
 Mode = Literal["max", "min"]
 _VALIDATION = ("val", "validation", "valid", "dev", "test")
@@ -148,7 +149,7 @@ def _left(state: State, rows: list[Row]) -> float | None:
 
 
 def _row(experiment: Experiment, score: str | None, mode: Mode, now: int | None, pace: float | None) -> Row:
-    scores = experiment.scores.get(score or "", {})
+    scores = experiment.scores.get(score or "", Scores())
     sign = -1 if mode == "max" else 1
     best = min(
         (Score(epoch, value) for epoch, value in scores.items() if not math.isnan(value)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlgym.record.report import Report, as_text
@@ -12,7 +13,7 @@ _SHOWN = 10
 _LINES = 8
 
 
-def summary(found: Report, paths: RunPaths) -> str:
+def summary(found: Report, paths: RunPaths, servers: Sequence[str] = ()) -> str:
     """The table, the winner, every failure with its last lines (of the first ten), and where the log is."""
     text = [as_text(found)]
     failed = [row for row in found.rows if row.status in ("FAILED", "LOST")]
@@ -24,7 +25,7 @@ def summary(found: Report, paths: RunPaths) -> str:
         output = paths.output(row.experiment_id)
         if lines := _last_lines(output):
             text += [f"  the end of {output}:", *(f"  | {line}" for line in lines)]
-    return "\n".join([*text, "", f"log: {paths.log}"])
+    return "\n".join([*text, "", f"log: {', '.join(servers) or paths.log}"])
 
 
 def _last_lines(path: Path) -> list[str]:

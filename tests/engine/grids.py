@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mlgym.record.events import Event, JobStatus, JobStatusEvent, decode_lines
-from mlgym.record.fold import State, read_state
+from mlgym.record.fold import State
 from mlgym.record.journal import read_blocks
+from mlgym.record.log import read_state
 from tests.conftest import ROOT
 
 ENDS = ("DONE", "FAILED", "STOPPED")
@@ -28,6 +29,8 @@ class Grid:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    logging: dict[str, Any] = field(default_factory=lambda: {"board": False})
+    """No board, unless a test is about it: half a second for each run."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     shared_memory: set[Path] = field(default_factory=lambda: set(Path("/dev/shm").iterdir()))
 
@@ -55,7 +58,8 @@ class Grid:
         self._run_config("warmstart", environment, {"gridsearch_id": self.root.name, **warmstart})
 
     def _run_config(self, type_: str, environment: dict[str, Any], values: dict[str, Any]) -> None:
-        run_config = {"run_configuration": {"type": type_, "config": values}, "environment": environment}
+        what = {"run_configuration": {"type": type_, "config": values}, "environment": environment}
+        run_config = {**what, "logging": self.logging}
         (self.folder / "run_config.yml").write_text(json.dumps(run_config))
 
     def command(self, *arguments: str) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from mlgym.engine import experiment, state_files, training_state
-from mlgym.engine.checkpoint_folder import available, verified
 from mlgym.engine.checkpoints import Checkpoints
 from mlgym.engine.forkserver import ForkServer
 from mlgym.errors import ConfigError, DamagedError
+from mlgym.record.checkpoint_folder import available, verified
 from mlgym.record.events import CheckpointChange, JobStatusEvent, Payload, Warned, WarnedEvent, decode_lines
 from mlgym.record.fold import Experiment, State, fold_all
 from mlgym.record.journal import read_blocks

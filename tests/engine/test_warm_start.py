@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import mlgym
-from mlgym.engine.checkpoint_folder import available, verified
 from mlgym.errors import InputError
+from mlgym.record.checkpoint_folder import available, verified
 from mlgym.record.events import (
     ExperimentConfigEvent,
     GridSearchEvent,

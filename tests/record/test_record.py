@@ -29,10 +29,11 @@ from mlgym.record.events import (
     plain,
     seal,
 )
-from mlgym.record.fold import State, fold_all, read_state
+from mlgym.record.fold import State, fold_all
 from mlgym.record.forwarder import MAX_BYTES, MAX_EVENTS, Forwarder, batches
 from mlgym.record.hub import Acknowledgement, Hub
 from mlgym.record.journal import Journal, read_blocks
+from mlgym.record.log import read_state
 from mlgym.record.spool import Spool, new_source
 from tests.conftest import ROOT
 

@@ -7,6 +7,7 @@ import pytest
 from mlgym.errors import InputError
 from mlgym.record.fold import Experiment, State
 from mlgym.record.report import as_json, as_text, duration, report, short_names, shown
+from mlgym.record.scores import Scores
 from mlgym.record.summary import summary
 from mlgym.specs import RunPaths
 
@@ -22,7 +23,7 @@ def state() -> State:
             attempt=1,
             status="DONE",
             epochs_done=max(values),
-            scores={"train/f1": values, "val/loss": {1: 3.0 - i}, "val/f1": values},
+            scores={"train/f1": Scores(values), "val/loss": Scores({1: 3.0 - i}), "val/f1": Scores(values)},
             losses={"val/loss"},
         )
     return found

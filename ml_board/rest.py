@@ -1,0 +1,453 @@
+"""REST: configurations, checkpoints, events and state of grid searches; every route is listed once, in `Rest.routes`.
+
+Imports refusal, settings, store, uploads, projections and openapi.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import BodyPartReader, web
+
+from ml_board.openapi import Body, Parameter, Route
+from ml_board.projections import snapshot
+from ml_board.refusal import Refusal
+from ml_board.settings import Limits
+from ml_board.store import Store
+from ml_board.uploads import RESOURCE, Uploads, manifest_of
+from mlgym.errors import StorageError
+from mlgym.record.checkpoint_folder import MANIFEST, available, remove
+from mlgym.record.events import CheckpointEvent
+from mlgym.record.files import write_once
+from mlgym.record.log import Log
+from mlgym.specs import GRID_SEARCH_ID, RunPaths
+
+_GRID_CONFIGS = {
+    "grid_search_config": "grid_search_config.yml",
+    "run_config": "run_config.yml",
+    "validation_strategy_config": "validation_strategy_config.yml",
+}
+_EXPERIMENT_CONFIGS = {"experiment_config": "experiment_config.json", "system_info": "system_info.json"}
+_CHUNK = 256 * 1024
+_MAX_OUTPUT = 1 << 20
+_MAX_INT = 2**63 - 1
+
+_GS = Parameter("gs", "path", {"type": "string", "pattern": f"^{GRID_SEARCH_ID}$"}, "id of a grid search")
+_EXP = Parameter("exp", "path", {"type": "integer", "minimum": 0, "maximum": _MAX_INT}, "id of an experiment")
+_EPOCH = Parameter("epoch", "path", {"type": "integer", "minimum": 0, "maximum": _MAX_INT}, "finished epochs")
+_NAME = Parameter("resource", "path", {"type": "string", "pattern": f"^{RESOURCE.pattern}$"}, "name of a file")
+_COUNT = {"type": "integer", "minimum": 0, "maximum": _MAX_INT}
+
+
+def _config(names: dict[str, str]) -> Parameter:
+    values = [*names, *names.values()]
+    return Parameter("config_name", "path", {"type": "string", "enum": values}, "with or without its extension")
+
+
+class Rest:
+    """The handlers, over a store."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._uploads = Uploads(store, limits.upload)
+        self._putting = asyncio.Lock()
+
+    def routes(self) -> list[Route]:
+        after = Parameter("after", "query", _COUNT, "only events with a larger seq; default 0")
+        limit = Parameter("limit", "query", {**_COUNT, "minimum": 1, "maximum": 10_000}, "default 1,000")
+        offset = Parameter("offset", "query", _COUNT, "in bytes; default 0")
+        grid_config, experiment_config = _config(_GRID_CONFIGS), _config(_EXPERIMENT_CONFIGS)
+        text, octets = "text/plain", "application/octet-stream"
+        body = Body("application/json", {"$ref": "#/components/schemas/Config"})
+        file = Body(
+            "multipart/form-data",
+            {
+                "type": "object",
+                "required": ["checkpoint_file"],
+                "properties": {"checkpoint_file": {"type": "string", "format": "binary"}},
+            },
+        )
+        gs, exp = "/grid_searches/{gs}", "/grid_searches/{gs}/{exp}"
+        checkpoint = "/checkpoints/{gs}/{exp}/{epoch}"
+        of_experiment, of_epoch, of_file = (_GS, _EXP), (_GS, _EXP, _EPOCH), (_GS, _EXP, _EPOCH, _NAME)
+        conflict, full = (409,), (409, 413, 507)
+        return [
+            Route("GET", "/grid_searches", self.grid_searches, "All grid searches, the newest last"),
+            Route("GET", f"{gs}/experiments", self.experiments, "The experiments of a grid search", (_GS,)),
+            Route("GET", f"{gs}/events", self.events, "Events in their order", (_GS, after, limit)),
+            Route("GET", f"{gs}/snapshot", self.snapshot, "What all events so far amount to", (_GS,)),
+            Route("GET", f"{gs}/{{config_name}}", self.get_config, "A file's text", (_GS, grid_config), answer=text),
+            Route(
+                "PUT", f"{gs}/{{config_name}}", self.put_config, "Store it", (_GS, grid_config), body, also=(*full, 415)
+            ),
+            Route(
+                "GET",
+                f"{exp}/output",
+                self.output,
+                "What an experiment printed, up to 1 MiB",
+                (*of_experiment, offset),
+            ),
+            Route(
+                "GET",
+                f"{exp}/{{config_name}}",
+                self.get_experiment_config,
+                "A file's text",
+                (*of_experiment, experiment_config),
+                answer=text,
+            ),
+            Route(
+                "PUT",
+                f"{exp}/{{config_name}}",
+                self.put_experiment_config,
+                "Store it",
+                (*of_experiment, experiment_config),
+                body,
+                also=(*full, 415),
+            ),
+            Route("GET", "/checkpoint_list/{gs}/{exp}", self.checkpoint_list, "Its checkpoints", of_experiment),
+            Route("GET", "/checkpoint_list/{gs}/{exp}/{epoch}", self.checkpoint_list, "That of an epoch", of_epoch),
+            Route("GET", checkpoint, self.get_checkpoint, "The manifest", of_epoch),
+            Route("POST", checkpoint, self.post_checkpoint, "Add a file", of_epoch, file, also=(*full, 415)),
+            Route("DELETE", checkpoint, self.delete_checkpoint, "Delete a checkpoint", of_epoch, also=(*conflict, 507)),
+            Route(
+                "GET",
+                f"{checkpoint}/{{resource}}",
+                self.get_file,
+                "A file, or a range of its bytes",
+                of_file,
+                answer=octets,
+                also=(206, 304, 416),
+            ),
+            Route(
+                "POST",
+                f"{checkpoint}/{{resource}}",
+                self.post_checkpoint,
+                "Add a file",
+                of_file,
+                file,
+                also=(*full, 415),
+            ),
+            Route("GET", "/model-card/{gs}/{exp}", self.model_card, "Not there yet: 404", of_experiment),
+            Route("GET", "/system-info/{gs}/{exp}", self.system_info, "What it ran on", of_experiment),
+        ]
+
+    # --- grid searches ---
+
+    async def grid_searches(self, request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(self._store.listing))
+
+    async def experiments(self, request: web.Request) -> web.Response:
+        paths = self._store.existing(_gs(request))
+        log = await self._log(request)
+
+        def found() -> list[dict[str, Any]]:
+            of_log = log.look(lambda state: set(state.experiments)) if log else set()
+            on_disk = {int(p.name) for p in paths.root.iterdir() if re.fullmatch(r"\d{1,19}", p.name) and p.is_dir()}
+            return [self._experiment(paths, experiment_id) for experiment_id in sorted(of_log | on_disk)]
+
+        return _json(await asyncio.to_thread(found))
+
+    def _experiment(self, paths: RunPaths, experiment_id: int) -> dict[str, Any]:
+        folder = paths.experiment(experiment_id)
+        try:
+            config: Any = msgspec.Raw((folder / "experiment_config.json").read_bytes())
+            msgspec.json.decode(config)
+        except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
+            config = None
+        newest = next((found.epoch for found in available(folder) if not found.batch), -1)
+        return {"experiment_id": experiment_id, "last_checkpoint_id": newest, "experiment_config": config}
+
+    async def events(self, request: web.Request) -> web.Response:
+        after, limit = _query(request, "after", 0, 0, _MAX_INT), _query(request, "limit", 1000, 1, 10_000)
+        grid = self._store.grid(_gs(request))
+        await grid.log()  # 404 when there is none
+        lines = await grid.lines(after, limit, 8 << 20)
+        head = b'{"grid_search_id":"%b","head":%d,"events":[' % (_gs(request).encode(), await grid.head())
+        return web.Response(body=head + b",".join(lines) + b"]}", content_type="application/json")
+
+    async def snapshot(self, request: web.Request) -> web.Response:
+        log = await self._store.grid(_gs(request)).log()
+        return web.Response(
+            body=await asyncio.to_thread(lambda: msgspec.json.encode(log.look(snapshot))),
+            content_type="application/json",
+        )
+
+    async def _log(self, request: web.Request) -> Log | None:
+        try:
+            return await self._store.grid(_gs(request)).log()
+        except Refusal:
+            return None
+
+    # --- configurations ---
+
+    async def get_config(self, request: web.Request) -> web.StreamResponse:
+        paths = self._store.existing(_gs(request))
+        return await self._file(request, paths.root / _chosen(request, _GRID_CONFIGS), "text/plain")
+
+    async def get_experiment_config(self, request: web.Request) -> web.StreamResponse:
+        paths = self._store.existing(_gs(request))
+        name = _chosen(request, _EXPERIMENT_CONFIGS)
+        return await self._file(request, paths.experiment(_number(request, "exp")) / name, "text/plain")
+
+    async def put_config(self, request: web.Request) -> web.Response:
+        paths = self._store.paths(_gs(request))
+        return await self._put(request, paths.root / _chosen(request, _GRID_CONFIGS))
+
+    async def put_experiment_config(self, request: web.Request) -> web.Response:
+        paths = self._store.paths(_gs(request))
+        name = _chosen(request, _EXPERIMENT_CONFIGS)
+        return await self._put(request, paths.experiment(_number(request, "exp")) / name)
+
+    async def _put(self, request: web.Request, path: Path) -> web.Response:
+        """Written once: the same again changes nothing, something else is a conflict."""
+        if request.content_type != "application/json":
+            raise Refusal(415, "expected application/json")
+        content = _content(await self._body(request), path.suffix)
+        async with self._putting:
+            try:
+                self._store.inside(path.parent)
+                self._store.inside(path)
+                await asyncio.to_thread(write_once, path, content)
+                if await asyncio.to_thread(path.read_bytes) != content:
+                    raise Refusal(409, f"there is another {path.name} already, and it does not change")
+            except (OSError, StorageError) as error:
+                raise Refusal(507, f"{path.name} could not be stored: {error}") from None
+        return _json({"name": path.name, "size": len(content)})
+
+    async def _body(self, request: web.Request) -> bytes:
+        body = bytearray()
+        async for chunk in request.content.iter_chunked(_CHUNK):
+            body += chunk
+            if len(body) > self._limits.config:
+                raise Refusal(413, f"a configuration may have up to {self._limits.config:,} bytes")
+        return bytes(body)
+
+    async def system_info(self, request: web.Request) -> web.StreamResponse:
+        path = self._store.existing(_gs(request)).experiment(_number(request, "exp")) / "system_info.json"
+        return await self._file(request, path, "application/json")
+
+    async def model_card(self, request: web.Request) -> web.Response:
+        self._store.existing(_gs(request))
+        _number(request, "exp")
+        raise Refusal(404, "there are no model cards yet")
+
+    async def output(self, request: web.Request) -> web.Response:
+        paths = self._store.existing(_gs(request))
+        path = self._store.inside(paths.output(_number(request, "exp")))
+        offset = _query(request, "offset", 0, 0, _MAX_INT)
+
+        def read() -> dict[str, Any]:
+            try:
+                with path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    file.seek(min(offset, size))
+                    data = file.read(_MAX_OUTPUT)
+            except OSError:
+                raise Refusal(404, "this experiment has printed nothing here") from None
+            return {
+                "offset": min(offset, size),
+                "next_offset": min(offset, size) + len(data),
+                "size": size,
+                "text": data.decode(errors="replace"),
+            }
+
+        return _json(await asyncio.to_thread(read))
+
+    # --- checkpoints ---
+
+    async def checkpoint_list(self, request: web.Request) -> web.Response:
+        folder = self._store.existing(_gs(request)).experiment(_number(request, "exp"))
+        epoch = _number(request, "epoch") if "epoch" in request.match_info else None
+
+        def found() -> list[dict[str, Any]]:
+            checkpoints = [c for c in available(folder) if not c.batch and epoch in (None, c.epoch)]
+            return [
+                {
+                    "experiment_id": _number(request, "exp"),
+                    "epoch": checkpoint.epoch,
+                    "checkpoints": sorted(p.name for p in Path(checkpoint.directory).iterdir() if p.is_file()),
+                }
+                for checkpoint in reversed(checkpoints)
+            ]
+
+        return _json(await asyncio.to_thread(found))
+
+    def _checkpoint(self, request: web.Request) -> Path:
+        paths = self._store.existing(_gs(request))
+        return self._store.inside(paths.experiment(_number(request, "exp")) / str(_number(request, "epoch")))
+
+    async def get_checkpoint(self, request: web.Request) -> web.StreamResponse:
+        folder = self._checkpoint(request)
+        manifest_of(folder)
+        return await self._file(request, folder / MANIFEST, "application/json")
+
+    async def get_file(self, request: web.Request) -> web.StreamResponse:
+        folder = self._checkpoint(request)
+        name = request.match_info["resource"]
+        manifest = await asyncio.to_thread(manifest_of, folder)
+        digests = {file.name: file.sha256 for file in manifest.files}
+        if name != MANIFEST and name not in digests:
+            raise Refusal(404, f"there is no {name[:80]!r} in this checkpoint; there is: {', '.join(sorted(digests))}")
+        return await self._file(request, folder / name, "application/octet-stream", digests.get(name))
+
+    async def post_checkpoint(self, request: web.Request) -> web.Response:
+        paths = self._store.paths(_gs(request))
+        experiment_id, epoch = _number(request, "exp"), _number(request, "epoch")
+        if request.content_type != "multipart/form-data":
+            raise Refusal(415, "expected multipart/form-data with a field `checkpoint_file`")
+        try:
+            part = await (await request.multipart()).next()
+        except ValueError as error:
+            raise Refusal(400, f"this is not multipart: {error}") from None
+        if not isinstance(part, BodyPartReader) or part.name != "checkpoint_file" or not part.filename:
+            raise Refusal(400, "expected one field `checkpoint_file` with a file name")
+        name = request.match_info.get("resource", part.filename)
+        if name != part.filename:
+            raise Refusal(400, f"the file is called {part.filename[:80]!r} in its header and {name[:80]!r} in the path")
+
+        async def chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
+            try:
+                while chunk := await part.read_chunk(_CHUNK):
+                    yield chunk
+            except (ValueError, AssertionError) as error:
+                raise Refusal(400, f"this is not multipart: {error}") from None
+
+        digest = await self._uploads.receive(paths, experiment_id, epoch, name, chunks(part))
+        return _json({"name": name, "sha256": digest})
+
+    async def delete_checkpoint(self, request: web.Request) -> web.Response:
+        folder = self._checkpoint(request)
+        experiment_id, epoch = _number(request, "exp"), _number(request, "epoch")
+        await asyncio.to_thread(manifest_of, folder)  # nothing else is deleted
+        try:
+            await asyncio.to_thread(remove, folder)
+        except OSError as error:
+            raise Refusal(507, f"the checkpoint could not be deleted: {error.strerror}") from None
+        log = await self._log(request)
+
+        def listed(state: Any) -> bool:
+            return experiment_id in state.experiments and epoch in state.experiments[experiment_id].checkpoints
+
+        if log is not None and not log.old and await asyncio.to_thread(log.look, listed):
+            gs = _gs(request)
+            event = CheckpointEvent(grid_search_id=gs, experiment_id=experiment_id, epoch=epoch, action="DELETED")
+            await self._store.grid(gs).record(event)
+        return _json({"experiment_id": experiment_id, "epoch": epoch})
+
+    # --- files ---
+
+    async def _file(
+        self, request: web.Request, path: Path, content_type: str, sha256: str | None = None
+    ) -> web.StreamResponse:
+        """A file in pieces: what has the same digest is not sent again, and a range of it may be asked for."""
+        self._store.inside(path)
+        try:
+            file = await asyncio.to_thread(path.open, "rb")
+        except OSError:
+            raise Refusal(404, f"there is no {path.name}") from None
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            headers = {"Accept-Ranges": "bytes"}
+            if sha256:
+                headers["ETag"] = f'"{sha256}"'
+                if any(tag.value in (sha256, "*") for tag in request.if_none_match or ()):
+                    return web.Response(status=304, headers=headers)
+            start, stop, status = self._range(request, size, sha256)
+            if status == 206:
+                headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+            response = web.StreamResponse(status=status, headers=headers)
+            response.content_type = content_type
+            if content_type.startswith("text/"):
+                response.charset = "utf-8"
+            response.content_length = stop - start
+            await response.prepare(request)
+            file.seek(start)
+            while start < stop:
+                chunk = await asyncio.to_thread(file.read, min(_CHUNK, stop - start))
+                if not chunk:
+                    break
+                start += len(chunk)
+                await response.write(chunk)
+            return response
+
+    @staticmethod
+    def _range(request: web.Request, size: int, sha256: str | None) -> tuple[int, int, int]:
+        """First byte, byte after the last, and status."""
+        header = request.headers.get("Range")
+        if header is None or not header.startswith("bytes=") or "," in header:
+            return 0, size, 200  # what we do not know may be ignored
+        if (condition := request.headers.get("If-Range")) is not None and condition != f'"{sha256}"':
+            return 0, size, 200
+        match = re.fullmatch(r"bytes=(\d{0,19})-(\d{0,19})", header.replace(" ", ""))
+        if not match or match[1] == match[2] == "":
+            raise Refusal(416, f"expected a range such as bytes=0-99 of {size} bytes")
+        start = int(match[1]) if match[1] else max(0, size - int(match[2]))
+        stop = min(size, int(match[2]) + 1) if match[1] and match[2] else size
+        if start >= stop:
+            raise Refusal(416, f"the file has {size} bytes")
+        return start, stop, 206
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+def _gs(request: web.Request) -> str:
+    return request.match_info["gs"]
+
+
+def _number(request: web.Request, name: str) -> int:
+    text = request.match_info[name]
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _MAX_INT or str(int(text)) != text:
+        raise Refusal(400, f"{text[:80]!r} is no number; expected digits, as in /checkpoints/ID/3/12")
+    return int(text)
+
+
+def _query(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if len(request.query.getall(name)) > 1 or not re.fullmatch(r"[0-9]{1,19}", text) or not least <= int(text) <= most:
+        raise Refusal(400, f"{name}: expected one number from {least} to {most}, not {text[:80]!r}")
+    return int(text)
+
+
+def _chosen(request: web.Request, names: dict[str, str]) -> str:
+    name = request.match_info["config_name"]
+    found = names.get(name) or (name if name in names.values() else None)
+    if found is None:
+        raise Refusal(404, f"there is no {name[:80]!r}; there is: {', '.join(names)}")
+    return found
+
+
+class _Put(msgspec.Struct, forbid_unknown_fields=True):
+    file_format: str
+    content: Any
+
+
+def _content(body: bytes, suffix: str) -> bytes:
+    """The file that a PUT describes."""
+    expected = "JSON" if suffix == ".json" else "YAML"
+    try:
+        found = msgspec.json.decode(body, type=_Put)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, f'expected {{"file_format": "{expected}", "content": ...}}: {error}') from None
+    if found.file_format.upper() not in (("JSON",) if expected == "JSON" else ("YAML", "YML")):
+        raise Refusal(400, f"file_format: expected {expected!r}, not {found.file_format[:80]!r}")
+    if isinstance(found.content, str):
+        if expected == "JSON":
+            try:
+                msgspec.json.decode(found.content)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise Refusal(400, f"content: this is not JSON: {error}") from None
+        return found.content.encode()
+    if not isinstance(found.content, dict):
+        raise Refusal(400, "content: expected the text of the file, or an object")
+    return msgspec.json.format(msgspec.json.encode(found.content), indent=2)  # JSON is YAML, too

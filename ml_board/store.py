@@ -1,0 +1,277 @@
+"""The grid searches in an event storage, for many clients at once: logs read and followed, written under their flock.
+
+What touches the disk happens in threads; everything else in the one event loop. Imports refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ml_board.refusal import Refusal
+from mlgym.errors import DamagedError, InUseError, MLgymError, StorageError
+from mlgym.record.events import Event, GridSearchEvent, Payload, decode
+from mlgym.record.fold import State
+from mlgym.record.forwarder import Forwarder
+from mlgym.record.hub import Acknowledgement, Hub
+from mlgym.record.journal import is_held, last_line
+from mlgym.record.log import Log
+from mlgym.record.spool import Spool, new_source
+from mlgym.specs import GRID_SEARCH_ID, RunPaths
+
+T = TypeVar("T")
+
+_ID = re.compile(GRID_SEARCH_ID)
+_FOLLOW = 0.2  # seconds between two looks at a log that another process writes
+_IDLE = 16  # logs that are kept although nobody watches or writes them
+
+
+class Store:
+    """Everything below `root`. To be used in one event loop."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._grids: dict[str, Grid] = {}
+
+    def paths(self, grid_search_id: str) -> RunPaths:
+        """Where a grid search is, or would be. Raises `Refusal`: 400 for what is no id, 403 for a link out."""
+        if not _ID.fullmatch(grid_search_id):
+            raise Refusal(
+                400,
+                f"{grid_search_id[:80]!r} is no id of a grid search: expected up to 64 letters, digits, '.', '_' or "
+                "'-', a letter or digit first",
+            )
+        paths = RunPaths(self.root, grid_search_id)
+        self.inside(paths.root)
+        return paths
+
+    def inside(self, path: Path) -> Path:
+        """`path`, if no link leads out of the root on the way. Raises `Refusal`."""
+        if path.is_symlink() or not path.resolve().is_relative_to(self.root.resolve()):
+            raise Refusal(403, "links are not followed")
+        return path
+
+    def existing(self, grid_search_id: str) -> RunPaths:
+        """Where a grid search is. Raises `Refusal`: 404 when there is none."""
+        paths = self.paths(grid_search_id)
+        if not paths.root.is_dir():
+            raise Refusal(404, f"there is no grid search {grid_search_id!r}")
+        return paths
+
+    def grid(self, grid_search_id: str) -> Grid:
+        """The grid search of this id, there already or not. Raises `Refusal` for what is no id."""
+        found = self._grids.pop(grid_search_id, None) or Grid(self.paths(grid_search_id))
+        self._grids[grid_search_id] = found  # the one used last stands last
+        idle = [key for key, grid in self._grids.items() if grid.idle()]
+        for key in idle[: max(0, len(idle) - _IDLE)]:
+            if key != grid_search_id:
+                del self._grids[key]
+        return found
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Every grid search, the newest last, by what its folder and the last line of its log say."""
+        found = []
+        for log in self.root.glob("*/event_storage.log"):
+            paths = RunPaths(self.root, log.parent.name)
+            if not _ID.fullmatch(paths.grid_search_id) or paths.root.is_symlink() or log.is_symlink():
+                continue
+            try:
+                with log.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                    line = last_line(file.fileno())
+            except OSError:
+                continue
+            event = decode(line) if line else None
+            ended = isinstance(event, GridSearchEvent) and event.payload.status != "STARTED"
+            found.append(
+                {
+                    "grid_search_id": paths.grid_search_id,
+                    "status": event.payload.status if isinstance(event, GridSearchEvent) and ended else "STARTED",
+                    "running": is_held(paths.lock) or self._leased(paths.grid_search_id),
+                    "head": event.seq if event else 0,
+                    "size": status.st_size,
+                    "modified": int(status.st_mtime * 1000),
+                }
+            )
+        return sorted(found, key=lambda entry: (entry["modified"], entry["grid_search_id"]))
+
+    def _leased(self, grid_search_id: str) -> bool:
+        grid = self._grids.get(grid_search_id)
+        return grid is not None and grid.lease is not None
+
+    async def close(self) -> None:
+        for grid in self._grids.values():
+            await grid.close()
+
+
+class Grid:
+    """The log of one grid search.
+
+    The first batch of a producer opens it for writing, which takes its flock; when the last producer has left, it is
+    given back. Until then, and for everybody else, it is followed.
+    """
+
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths = paths
+        self.lease: tuple[str, str] | None = None
+        """The connection of the run that this grid search belongs to, and what it says of itself."""
+        self._log: Log | None = None
+        self._hub: Hub | None = None
+        self._spools: Forwarder | None = None
+        self._producers: set[str] = set()
+        self._watchers: set[asyncio.Event] = set()
+        self._follower: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+
+    def idle(self) -> bool:
+        return not (self._producers or self._watchers or self._hub or self.lease or self._opening.locked())
+
+    # --- reading ---
+
+    async def log(self) -> Log:
+        """The log, as it is now. Raises `Refusal`: 404 when there is none."""
+        async with self._opening:
+            if self._hub is None:
+                await self._refresh()
+            if self._log is None:
+                raise Refusal(404, f"there is no grid search {self.paths.grid_search_id!r}")
+            return self._log
+
+    async def _refresh(self) -> bool:
+        """Read on; whether there was something."""
+        try:
+            if self._log is not None:
+                return await asyncio.to_thread(self._log.refresh)
+        except StorageError:  # deleted, or put there anew
+            self._log = None
+        try:
+            self._log = await asyncio.to_thread(Log.load, self.paths.log)
+        except MLgymError:
+            return False
+        return True
+
+    async def head(self) -> int:
+        """The number of the newest event; 0 when there is none."""
+        try:
+            return (await self.log()).state.seq
+        except Refusal:
+            return 0
+
+    async def lines(self, after: int, limit: int, max_bytes: int) -> list[bytes]:
+        """See `Log.lines`; none when there is no log."""
+        try:
+            log = self._log if self._hub and self._log else await self.log()
+            return await asyncio.to_thread(log.lines, after, limit, max_bytes)
+        except (Refusal, OSError):
+            return []
+
+    @contextmanager
+    def watched(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever there may be something new."""
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        if self._follower is None:
+            self._follower = asyncio.create_task(self._follow())
+        try:
+            yield changed
+        finally:
+            self._watchers.discard(changed)
+            if not self._watchers and self._follower:
+                self._follower.cancel()
+                self._follower = None
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_FOLLOW)
+            async with self._opening:
+                if self._hub is None and await self._refresh():
+                    self._changed()
+
+    def _changed(self) -> None:
+        for watcher in self._watchers:
+            watcher.set()
+
+    # --- writing ---
+
+    async def accept(self, producer: str, batch: bytes) -> Acknowledgement:
+        """Take in a batch of spool lines.
+
+        Raises `Refusal`: 409 when another process writes this log, 507 when the disk does not take it.
+        """
+        try:
+            async with self._opening:
+                hub = self._hub or await self._open()
+                self._producers.add(producer)
+                return await asyncio.to_thread(hub.accept, batch, self.paths.grid_search_id)
+        except InUseError as error:
+            raise Refusal(409, f"{error}: it has a hub of its own") from None
+        except DamagedError as error:
+            raise Refusal(409, str(error)) from None
+        except StorageError as error:
+            if self._hub:
+                await self._release()  # what could not be written must be read again before more is acknowledged
+            raise Refusal(507, str(error)) from None
+
+    async def left(self, producer: str) -> None:
+        """A producer has gone."""
+        if self.lease and self.lease[0] == producer:
+            self.lease = None
+        self._producers.discard(producer)
+        if not self._producers and self._hub:
+            await self._release()
+
+    async def _open(self) -> Hub:
+        hub = await asyncio.to_thread(self._opened)
+        self._hub, self._log = hub, hub.log
+        hub.subscribe(self._told)
+        # What a server without the flock has to say lies in spools of its own.
+        self._spools = Forwarder(self.paths.spools, hub.accept, interval=0.5, pattern="*-board-*.jsonl")
+        self._changed()
+        return hub
+
+    def _told(self, events: list[Event], state: State) -> None:
+        self._loop.call_soon_threadsafe(self._changed)
+
+    def _opened(self) -> Hub:
+        try:
+            self.paths.spools.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.paths.spools}: cannot be written: {error.strerror}") from None
+        return Hub(self.paths.log)
+
+    async def _release(self) -> None:
+        async with self._opening:
+            hub, spools = self._hub, self._spools
+            self._hub = self._spools = None
+            if spools:
+                await asyncio.to_thread(spools.close)
+            if hub:
+                await asyncio.to_thread(hub.close)
+
+    async def record(self, payload: Payload) -> None:
+        """Write an event of the server's own, into a spool for whoever has the hub: we, if the log is free."""
+        source = new_source("board")
+        path = self.paths.spool(source)
+
+        def write() -> None:
+            with Spool(path, source) as spool:
+                spool.emit(payload)
+
+        await asyncio.to_thread(write)
+        if self._hub is None:
+            try:
+                await self.accept(source, b"")
+            except Refusal:
+                return
+            await self.left(source)
+
+    async def close(self) -> None:
+        if self._follower:
+            self._follower.cancel()
+        await self._release()
