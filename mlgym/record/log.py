@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import weakref
 import zlib
 from array import array
 from bisect import bisect_right
@@ -49,8 +50,10 @@ class Log:
         self._saved = 0  # seq of the saved state
         self._lock = threading.Lock()
         self._converter: Converter | None = None
-        self._converted: IO[bytes] | None = None
+        self._converted = -1
+        """A file without a name: an old log, numbered."""
         self._inode = 0
+        self._mark = b""
 
     @classmethod
     def load(cls, path: Path) -> Log:
@@ -78,7 +81,11 @@ class Log:
                 status = self.path.stat()
             except OSError as error:
                 raise StorageError(f"{self.path}: cannot be read: {error.strerror}") from None
-            if self._inode not in (0, status.st_ino) or status.st_size < self.end:
+            if (
+                self._inode not in (0, status.st_ino)
+                or status.st_size < self.end
+                or (status.st_size > self.end and self._mark not in (b"", self._before(self.end)))
+            ):
                 raise StorageError(f"{self.path}: has been replaced")
             self._inode = status.st_ino
             if self._converter or (self.end == 0 and self._begins_old()):
@@ -87,14 +94,21 @@ class Log:
                 for block in read_blocks(self.path, self.end):
                     self.state.damaged += block.damaged
                     seen(self._take(block.lines, block.end))
+            self._mark = self._before(self.end) if self.state.seq > before else self._mark
             if self.state.seq - self._saved >= _WORTH_SAVING:
                 self._save()
             return self.state.seq > before
+
+    def _before(self, end: int) -> bytes:
+        """A few bytes by which the log is known again."""
+        with self.path.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), min(end, 64), max(0, end - 64))
 
     def take(self, lines: bytes, end: int, events: list[Event]) -> None:
         """`lines`, now in the log up to byte `end`, hold these events."""
         with self._lock:
             self._take(lines, end, events)
+            self._mark = b""
 
     def _take(self, lines: bytes, end: int, events: list[Event] | None = None) -> list[Event]:
         if events is None:
@@ -144,8 +158,8 @@ class Log:
         return found
 
     def _opened(self) -> IO[bytes]:
-        if self._converted is not None:
-            return os.fdopen(os.dup(self._converted.fileno()), "rb", buffering=0)
+        if self._converter is not None:
+            return os.fdopen(os.dup(self._converted), "rb", buffering=0)
         return self.path.open("rb", buffering=0)
 
     # --- old logs ---
@@ -156,24 +170,26 @@ class Log:
 
     def _convert(self, seen: Callable[[list[Event]], None]) -> None:
         """An old log is numbered into a file without a name, which is then read like any other."""
-        if self._converter is None or self._converted is None:
+        if self._converter is None:
+            self._converted, name = tempfile.mkstemp(prefix="mlgym-")
+            weakref.finalize(self, os.close, self._converted)
+            Path(name).unlink()
             self._converter = Converter("old-log")
-            self._converted = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this object)
         with self.path.open("rb") as file:
             file.seek(self.end)
             while chunk := file.read(1 << 20):
                 self.end += len(chunk)
                 self._number(self._converter.feed(chunk), seen)
+        self._number(self._converter.finish_whole(), seen)
 
     def _number(self, lines: bytes, seen: Callable[[list[Event]], None]) -> None:
-        assert self._converted is not None
         assert self._converter is not None
         self.state.damaged = self._converter.unread_bytes
         if lines:
-            self._converted.write(lines)
-            self._converted.flush()
             end = self.end
-            seen(self._take(lines, self._converted.tell()))
+            with os.fdopen(os.dup(self._converted), "ab") as file:
+                file.write(lines)
+            seen(self._take(lines, os.fstat(self._converted).st_size))
             self.end = end
 
     # --- saved state ---
@@ -182,9 +198,9 @@ class Log:
     def _saved_at(self) -> Path:
         return self.path.with_suffix(".snapshot")
 
-    def save(self, every: int = _WORTH_SAVING) -> None:
+    def save(self, every: int | None = None) -> None:
         """Save what is known, if so many events have come since the last time."""
-        if self.state.seq - self._saved >= every:
+        if self.state.seq - self._saved >= (every or _WORTH_SAVING):
             with self._lock:
                 self._save()
 

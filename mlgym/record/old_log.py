@@ -83,6 +83,15 @@ class Converter:
         self._length = 0
         return b"".join(self._convert(line, length))
 
+    def finish_whole(self) -> bytes:
+        """The new line for what is kept, if that is an event already and only its line has no end yet."""
+        line = bytes(self._line)
+        if not line.endswith(b"}") or self._length > MAX_LINE or [(0, len(line))] != [e[1:] for e in _events(line)]:
+            return b""
+        new = self.finish()
+        self._offset -= 1  # its end comes with what is fed next
+        return new
+
     def _keep(self, piece: bytes) -> None:
         self._length += len(piece)
         if self._length <= MAX_LINE:
