@@ -166,6 +166,8 @@ def _guarded(guard: Guard, sockets: Sockets | None, public: set[str]) -> Callabl
         except web.HTTPException as error:
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
             return _error(error.status, error.reason, allow)
+        except web.RequestPayloadError as error:
+            return _error(400, f"the body cannot be read: {error}")
         except (ConnectionError, asyncio.CancelledError):  # the client has gone
             raise
         except Exception:

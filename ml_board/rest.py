@@ -14,19 +14,20 @@ from typing import Any
 
 import msgspec
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from ml_board.openapi import Body, Parameter, Route
 from ml_board.projections import snapshot
 from ml_board.refusal import Refusal
 from ml_board.settings import Limits
 from ml_board.store import Store
-from ml_board.uploads import RESOURCE, Uploads, manifest_of
+from ml_board.uploads import Uploads, manifest_of
 from mlgym.errors import StorageError
-from mlgym.record.checkpoint_folder import MANIFEST, available, remove
+from mlgym.record.checkpoint_folder import MANIFEST, RESOURCE, available, remove
 from mlgym.record.events import CheckpointEvent
 from mlgym.record.files import write_once
 from mlgym.record.log import Log
-from mlgym.specs import GRID_SEARCH_ID, RunPaths
+from mlgym.specs import GRID_SEARCH_ID, Checkpoint, RunPaths
 
 _GRID_CONFIGS = {
     "grid_search_config": "grid_search_config.yml",
@@ -41,7 +42,7 @@ _MAX_INT = 2**63 - 1
 _GS = Parameter("gs", "path", {"type": "string", "pattern": f"^{GRID_SEARCH_ID}$"}, "id of a grid search")
 _EXP = Parameter("exp", "path", {"type": "integer", "minimum": 0, "maximum": _MAX_INT}, "id of an experiment")
 _EPOCH = Parameter("epoch", "path", {"type": "integer", "minimum": 0, "maximum": _MAX_INT}, "finished epochs")
-_NAME = Parameter("resource", "path", {"type": "string", "pattern": f"^{RESOURCE.pattern}$"}, "name of a file")
+_NAME = Parameter("resource", "path", {"type": "string", "pattern": f"^{RESOURCE}$"}, "name of a file")
 _COUNT = {"type": "integer", "minimum": 0, "maximum": _MAX_INT}
 
 
@@ -157,11 +158,11 @@ class Rest:
     def _experiment(self, paths: RunPaths, experiment_id: int) -> dict[str, Any]:
         folder = paths.experiment(experiment_id)
         try:
-            config: Any = msgspec.Raw((folder / "experiment_config.json").read_bytes())
+            config: Any = msgspec.Raw(self._store.inside(folder / "experiment_config.json").read_bytes())
             msgspec.json.decode(config)
-        except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
+        except (OSError, ValueError, msgspec.MsgspecError, RecursionError, Refusal):
             config = None
-        newest = next((found.epoch for found in available(folder) if not found.batch), -1)
+        newest = next((found.epoch for found in self._checkpoints(folder)), -1)
         return {"experiment_id": experiment_id, "last_checkpoint_id": newest, "experiment_config": config}
 
     async def events(self, request: web.Request) -> web.Response:
@@ -267,21 +268,30 @@ class Rest:
         epoch = _number(request, "epoch") if "epoch" in request.match_info else None
 
         def found() -> list[dict[str, Any]]:
-            checkpoints = [c for c in available(folder) if not c.batch and epoch in (None, c.epoch)]
             return [
-                {
-                    "experiment_id": _number(request, "exp"),
-                    "epoch": checkpoint.epoch,
-                    "checkpoints": sorted(p.name for p in Path(checkpoint.directory).iterdir() if p.is_file()),
-                }
-                for checkpoint in reversed(checkpoints)
+                {"experiment_id": _number(request, "exp"), "epoch": found.epoch, "checkpoints": _names(found)}
+                for found in reversed(self._checkpoints(folder))
+                if epoch in (None, found.epoch)
             ]
 
         return _json(await asyncio.to_thread(found))
 
+    def _checkpoints(self, folder: Path) -> list[Checkpoint]:
+        """Those of whole epochs, the newest first."""
+
+        def here(path: Path) -> bool:
+            try:
+                return self._store.inside(path).is_file()
+            except Refusal:
+                return False
+
+        return [c for c in available(folder) if not c.batch and here(Path(c.directory) / MANIFEST)]
+
     def _checkpoint(self, request: web.Request) -> Path:
         paths = self._store.existing(_gs(request))
-        return self._store.inside(paths.experiment(_number(request, "exp")) / str(_number(request, "epoch")))
+        folder = paths.experiment(_number(request, "exp")) / str(_number(request, "epoch"))
+        self._store.inside(folder / MANIFEST)
+        return folder
 
     async def get_checkpoint(self, request: web.Request) -> web.StreamResponse:
         folder = self._checkpoint(request)
@@ -293,7 +303,7 @@ class Rest:
         name = request.match_info["resource"]
         manifest = await asyncio.to_thread(manifest_of, folder)
         digests = {file.name: file.sha256 for file in manifest.files}
-        if name != MANIFEST and name not in digests:
+        if not re.fullmatch(RESOURCE, name) or (name != MANIFEST and name not in digests):
             raise Refusal(404, f"there is no {name[:80]!r} in this checkpoint; there is: {', '.join(sorted(digests))}")
         return await self._file(request, folder / name, "application/octet-stream", digests.get(name))
 
@@ -303,8 +313,9 @@ class Rest:
         if request.content_type != "multipart/form-data":
             raise Refusal(415, "expected multipart/form-data with a field `checkpoint_file`")
         try:
-            part = await (await request.multipart()).next()
-        except ValueError as error:
+            form = await request.multipart()
+            part = await form.next()
+        except (ValueError, BadHttpMessage) as error:
             raise Refusal(400, f"this is not multipart: {error}") from None
         if not isinstance(part, BodyPartReader) or part.name != "checkpoint_file" or not part.filename:
             raise Refusal(400, "expected one field `checkpoint_file` with a file name")
@@ -313,10 +324,17 @@ class Rest:
             raise Refusal(400, f"the file is called {part.filename[:80]!r} in its header and {name[:80]!r} in the path")
 
         async def chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
+            empty = 0
             try:
-                while chunk := await part.read_chunk(_CHUNK):
+                while not part.at_eof():
+                    chunk = await part.read_chunk(_CHUNK)
+                    empty = 0 if chunk else empty + 1
+                    if empty > 2:
+                        raise Refusal(400, "the form has no end")
                     yield chunk
-            except (ValueError, AssertionError) as error:
+                if await form.next() is not None:
+                    raise Refusal(400, "expected one field `checkpoint_file`, and nothing after it")
+            except (ValueError, AssertionError, BadHttpMessage) as error:
                 raise Refusal(400, f"this is not multipart: {error}") from None
 
         digest = await self._uploads.receive(paths, experiment_id, epoch, name, chunks(part))
@@ -393,6 +411,10 @@ class Rest:
         if start >= stop:
             raise Refusal(416, f"the file has {size} bytes")
         return start, stop, 206
+
+
+def _names(checkpoint: Checkpoint) -> list[str]:
+    return sorted(p.name for p in Path(checkpoint.directory).iterdir() if p.is_file() and not p.is_symlink())
 
 
 def _json(value: Any) -> web.Response:

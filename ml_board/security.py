@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -25,7 +26,8 @@ class Guard:
 
     def __init__(self, settings: Settings, port: int) -> None:
         self._settings = settings
-        self._hosts = {host.lower() for host in (*settings.allowed_hosts, *_LOOPBACK, settings.host)}
+        own = () if settings.on_loopback else (socket.gethostname(),)
+        self._hosts = {host.lower() for host in (*settings.allowed_hosts, *_LOOPBACK, settings.host, *own)}
         self._origins = {origin.rstrip("/").lower() for origin in settings.cors_allowed_origins}
         self._token = settings.token
         self.cookie = f"mlgym_board_{port}"
@@ -40,8 +42,8 @@ class Guard:
     def check_host(self, request: web.BaseRequest) -> None:
         """Against DNS rebinding: another site's name that leads here. Raises `Refusal`."""
         name = _host_name(request.headers.get("Host", ""))
-        socket = request.transport.get_extra_info("sockname") if request.transport else None
-        own = socket[0] if isinstance(socket, tuple) else None
+        address = request.transport.get_extra_info("sockname") if request.transport else None
+        own = address[0] if isinstance(address, tuple) else None
         if name not in self._hosts and (own is None or name not in (own, f"[{own}]")):
             raise Refusal(403, f"this server does not answer to the name {name[:80]!r}; --allowed_hosts adds it")
 
@@ -50,11 +52,10 @@ class Guard:
         origin = request.headers.get("Origin")
         if origin is None:
             return None
-        found = urlsplit(origin)
         own = f"{request.scheme}://{request.headers.get('Host', '')}"
         if origin.lower() == own.lower() or origin.lower() in self._origins:
             return origin
-        if self._settings.on_loopback and found.scheme in ("http", "https") and is_loopback(found.hostname or ""):
+        if self._settings.on_loopback and _is_loopback_origin(origin):
             return origin
         raise Refusal(403, f"pages from {origin[:80]!r} may not use this server; --cors_allowed_origins allows them")
 
@@ -105,6 +106,14 @@ class Bucket:
 
     def take(self) -> None:
         self._left -= 1
+
+
+def _is_loopback_origin(origin: str) -> bool:
+    try:
+        found = urlsplit(origin)
+    except ValueError:
+        return False
+    return found.scheme in ("http", "https") and is_loopback(found.hostname or "")
 
 
 def _host_name(host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     message: int = 8 << 20
     """Of one websocket message: larger ones close the connection."""
+    unknown_message: int = 320 << 10
+    """The same for connections whose handshake did not bring the token."""
     config: int = 4 << 20
     """Of the body of a PUT."""
     upload: int = 64 << 30
@@ -51,4 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`."""
-    return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -41,7 +41,10 @@ class _Json:
 
     @staticmethod
     def dumps(value: Any, **_: Any) -> str:
-        return msgspec.json.encode(value).decode()
+        try:
+            return msgspec.json.encode(value).decode()
+        except UnicodeEncodeError:  # half a character, out of what a client sent
+            return json.dumps(value)
 
     @staticmethod
     def loads(text: str | bytes, **_: Any) -> Any:
@@ -73,17 +76,21 @@ class _WebSocket:
     """What engine.io runs a connection on: aiohttp's, without compression, and with an end to patience."""
 
     def __init__(
-        self, handler: Callable[[_WebSocket], Awaitable[None]], server: Any, is_known: Callable[[str], bool]
+        self,
+        handler: Callable[[_WebSocket], Awaitable[None]],
+        server: Any,
+        is_known: Callable[[str], bool],
+        limit: Callable[[web.Request], int],
     ) -> None:
         self._handler = handler
-        self._server = server
         self._is_known = is_known
+        self._limit = limit
         self._connection: Any = handler.__self__  # type: ignore[attr-defined]
 
     async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse:
         request: web.Request = environ["aiohttp.request"]
         self._transport = request.transport
-        self._socket = web.WebSocketResponse(max_msg_size=self._server.max_http_buffer_size, compress=False)
+        self._socket = web.WebSocketResponse(max_msg_size=self._limit(request), compress=False)
         await self._socket.prepare(request)
         self.environ = environ
         expected = asyncio.get_running_loop().call_later(_AUTHENTICATED_WITHIN, self._expect_known)
@@ -165,10 +172,8 @@ class Sockets:
             engineio_logger=silent,
         )
         self._known: set[str] = set()
-        self._sio.eio._async = {
-            **self._sio.eio._async,
-            "websocket": partial(_WebSocket, is_known=self._known.__contains__),
-        }
+        web_socket = partial(_WebSocket, is_known=self._known.__contains__, limit=self._limit)
+        self._sio.eio._async = {**self._sio.eio._async, "websocket": web_socket}
         self._sio.on("connect", self._connect)
         self._sio.on("disconnect", self._disconnect)
         for name, handler in (
@@ -195,6 +200,14 @@ class Sockets:
             raise Refusal(503, f"there are {self._limits.connections} connections already")
 
     # --- connections ---
+
+    def _limit(self, request: web.Request) -> int:
+        """How long a message may be: what strangers send is held in memory before it can be looked at."""
+        try:
+            self._guard.check_token(request.headers, request.cookies)
+        except Refusal:
+            return self._limits.unknown_message
+        return self._limits.message
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object) -> None:
         request: web.Request = environ["aiohttp.request"]
@@ -245,9 +258,9 @@ class Sockets:
         after = data.get("after", {})
         if not isinstance(after, dict) or not all(isinstance(n, int) for n in after.values()):
             raise Refusal(400, 'expected {"rooms": [...], "after": {grid search id: seq}}')
-        grids = [(room, self._store.grid(room)) for room in dict.fromkeys(rooms)]
-        if len(client.rooms.keys() | {room for room, _ in grids}) > self._limits.rooms:
+        if len(client.rooms.keys() | set(rooms)) > self._limits.rooms:
             raise Refusal(429, f"more than {self._limits.rooms} rooms")
+        grids = [(room, self._store.grid(room)) for room in dict.fromkeys(rooms)]
         for room, grid in grids:
             if room in client.rooms:
                 client.rooms.pop(room).cancel()
@@ -264,7 +277,8 @@ class Sockets:
         return {}
 
     async def _ping(self, client: _Client, data: Any) -> None:
-        await self._sio.emit("pong", data, to=client.sid)
+        short = data is not None and len(_Json.dumps(data)) <= 1024  # or it would fill our memory
+        await self._sio.emit("pong", data if short else None, to=client.sid)
 
     async def _push(self, client: _Client, room: str, grid: Grid, after: int) -> None:
         """Everything after `after`, then whatever comes: what has piled up in batches, new events one by one."""
@@ -358,7 +372,7 @@ class Sockets:
             raise Refusal(400, "the event is no plain data, or nested too deep") from None
         answer = await self._accept(client, grid_search_id, grid, seal(body[:-1]))
         if answer["rejected"]:
-            raise Refusal(400, "the event is too long, nested too deep, or of another grid search")
+            raise Refusal(400, "no event: `n` from 1, up to 4 MiB, nested up to 64 deep")
         if own:
             client.numbers[grid_search_id] = n
         return answer

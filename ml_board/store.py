@@ -9,7 +9,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,10 +51,8 @@ class Store:
         return paths
 
     def inside(self, path: Path) -> Path:
-        """`path`, if no link leads out of the root on the way. Raises `Refusal`."""
-        if path.is_symlink() or not path.resolve().is_relative_to(self.root.resolve()):
-            raise Refusal(403, "links are not followed")
-        return path
+        """`path`, if there is no link on the way from the root to it. Raises `Refusal`."""
+        return without_links(self.root, path)
 
     def existing(self, grid_search_id: str) -> RunPaths:
         """Where a grid search is. Raises `Refusal`: 404 when there is none."""
@@ -82,20 +80,21 @@ class Store:
                 continue
             try:
                 with log.open("rb") as file:
-                    status = os.fstat(file.fileno())
+                    size = os.fstat(file.fileno())
                     line = last_line(file.fileno())
             except OSError:
                 continue
             event = decode(line) if line else None
-            ended = isinstance(event, GridSearchEvent) and event.payload.status != "STARTED"
+            status = event.payload.status if isinstance(event, GridSearchEvent) else "STARTED"
+            old = event is None and size.st_size > 0  # that of an earlier tool: only reading it would tell
             found.append(
                 {
                     "grid_search_id": paths.grid_search_id,
-                    "status": event.payload.status if isinstance(event, GridSearchEvent) and ended else "STARTED",
+                    "status": None if old else status,
                     "running": is_held(paths.lock) or self._leased(paths.grid_search_id),
-                    "head": event.seq if event else 0,
-                    "size": status.st_size,
-                    "modified": int(status.st_mtime * 1000),
+                    "head": None if old else event.seq if event else 0,
+                    "size": size.st_size,
+                    "modified": int(size.st_mtime * 1000),
                 }
             )
         return sorted(found, key=lambda entry: (entry["modified"], entry["grid_search_id"]))
@@ -107,6 +106,16 @@ class Store:
     async def close(self) -> None:
         for grid in self._grids.values():
             await grid.close()
+
+
+def without_links(root: Path, path: Path) -> Path:
+    """`path`, which is below `root`. Raises `Refusal` when a link is on the way."""
+    for part in (path, *path.parents):
+        if part == root:
+            return path
+        if part.is_symlink():
+            raise Refusal(403, "links are not followed")
+    raise Refusal(403, "this is outside of the event storage")
 
 
 class Grid:
@@ -137,14 +146,15 @@ class Grid:
     async def log(self) -> Log:
         """The log, as it is now. Raises `Refusal`: 404 when there is none."""
         async with self._opening:
-            if self._hub is None:
-                await self._refresh()
+            if self._hub is None and await self._refresh():
+                self._changed()  # whoever looks first must not keep the news from those who watch
             if self._log is None:
                 raise Refusal(404, f"there is no grid search {self.paths.grid_search_id!r}")
             return self._log
 
     async def _refresh(self) -> bool:
         """Read on; whether there was something."""
+        without_links(self.paths.event_storage, self.paths.log)
         try:
             if self._log is not None:
                 return await asyncio.to_thread(self._log.refresh)
@@ -190,8 +200,9 @@ class Grid:
         while True:
             await asyncio.sleep(_FOLLOW)
             async with self._opening:
-                if self._hub is None and await self._refresh():
-                    self._changed()
+                with suppress(Refusal):
+                    if self._hub is None and await self._refresh():
+                        self._changed()
 
     def _changed(self) -> None:
         for watcher in self._watchers:
@@ -239,6 +250,8 @@ class Grid:
         self._loop.call_soon_threadsafe(self._changed)
 
     def _opened(self) -> Hub:
+        for path in (self.paths.log, self.paths.spools):
+            without_links(self.paths.event_storage, path)
         try:
             self.paths.spools.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -257,7 +270,7 @@ class Grid:
     async def record(self, payload: Payload) -> None:
         """Write an event of the server's own, into a spool for whoever has the hub: we, if the log is free."""
         source = new_source("board")
-        path = self.paths.spool(source)
+        path = without_links(self.paths.event_storage, self.paths.spools) / f"{source}.jsonl"
 
         def write() -> None:
             with Spool(path, source) as spool:

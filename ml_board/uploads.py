@@ -18,11 +18,9 @@ import msgspec
 from ml_board.refusal import Refusal
 from ml_board.store import Store
 from mlgym.errors import DamagedError
-from mlgym.record.checkpoint_folder import MANIFEST, Manifest, remove, verified
+from mlgym.record.checkpoint_folder import MANIFEST, RESOURCE, Manifest, remove, verified
 from mlgym.record.journal import sync
 from mlgym.specs import Checkpoint, RunPaths
-
-RESOURCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class Uploads:
@@ -41,7 +39,7 @@ class Uploads:
         Raises `Refusal`: 409 for a manifest that does not fit what was sent before, 413 for too much, 507 when the
         disk does not take it.
         """
-        if not RESOURCE.fullmatch(resource):
+        if not re.fullmatch(RESOURCE, resource):
             raise Refusal(400, f"{resource[:80]!r} is no name of a file: expected letters, digits, '.', '_' and '-'")
         folder = self._store.inside(paths.experiment(experiment_id))
         waiting = self._store.inside(folder / f".upload-{epoch}")
@@ -90,6 +88,10 @@ def _commit(waiting: Path, checkpoint: Checkpoint, target: Path) -> None:
     remove(target)
     waiting.rename(target)
     sync(target.parent)
+    for older in target.parent.glob(".upload-*"):  # begun, and given up for this one
+        epoch = older.name.removeprefix(".upload-")
+        if epoch.isdigit() and int(epoch) < checkpoint.epoch:
+            shutil.rmtree(older, ignore_errors=True)
 
 
 def manifest_of(folder: Path) -> Manifest:
@@ -98,7 +100,3 @@ def manifest_of(folder: Path) -> Manifest:
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         raise Refusal(404, f"there is no checkpoint of epoch {folder.name}") from None
-
-
-def discard(waiting: Path) -> None:
-    shutil.rmtree(waiting, ignore_errors=True)

@@ -275,7 +275,7 @@ def _sync(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
         named, rest = logging.websocket_logging_servers, rest or logging.gs_rest_api_endpoint
     for url in parsed.server:
         sent, files = send(paths, url, rest, board_token())
-        print(f"{url} has all {sent:,} events" + (", configs and checkpoints" if files else ""))
+        print(f"{url} has all {sent:,} events" + (f", {files} configs and checkpoints" if files else ""))
     left = sorted(paths.spools.glob("*.jsonl"))
     if not paths.log.is_file() and left:
         if missing := [url for url in named if url not in parsed.server]:

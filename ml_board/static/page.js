@@ -34,8 +34,8 @@ async function show(rest) {
 
 function row(grid) {
   const line = document.createElement("tr");
-  const status = grid.status === "STARTED" && !grid.running ? "STARTED (no longer running)" : grid.status;
-  for (const text of [grid.grid_search_id, status, grid.head, new Date(grid.modified).toLocaleString()]) {
+  const status = grid.status === "STARTED" && !grid.running ? "STARTED (no longer running)" : grid.status ?? "";
+  for (const text of [grid.grid_search_id, status, grid.head ?? "", new Date(grid.modified).toLocaleString()]) {
     line.append(Object.assign(document.createElement("td"), { textContent: `${text}` }));
   }
   return line;

@@ -18,6 +18,9 @@ from mlgym.record.events import CheckpointFile
 from mlgym.specs import Checkpoint
 
 MANIFEST = "manifest.json"
+RESOURCE = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+"""The names that files of a checkpoint have."""
+
 _NAME = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -68,6 +71,8 @@ def verified(checkpoint: Checkpoint) -> Manifest:
     if not manifest.fits(checkpoint):
         raise DamagedError(f"{folder / MANIFEST}: not what was written, by its crc or its epoch")
     for file in manifest.files:
+        if not re.fullmatch(RESOURCE, file.name):
+            raise DamagedError(f"{folder / MANIFEST}: {file.name!r} is no name of a file")
         try:
             with (folder / file.name).open("rb") as opened:
                 size = os.fstat(opened.fileno()).st_size
@@ -82,6 +87,7 @@ def verified(checkpoint: Checkpoint) -> Manifest:
 def remove(path: Path) -> None:
     """A checkpoint is gone by its name before its files go: nobody sees half of one."""
     gone = path.with_name(f".gone-{path.name}")
+    shutil.rmtree(gone, ignore_errors=True)  # of a deletion that was cut off
     try:
         path.rename(gone)
     except FileNotFoundError:

@@ -91,10 +91,11 @@ class Server:
         gone = asyncio.Event()
         client.on("disconnect", lambda *_: gone.set())
         auth = {"token": self._token} if self._token else None
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}  # known from the first byte on
         self._client, self._gone = client, gone
         try:
             await asyncio.wait_for(
-                client.connect(self.url, transports=["websocket"], auth=auth, wait_timeout=_CONNECT), _CONNECT
+                client.connect(self.url, headers, auth, transports=["websocket"], wait_timeout=_CONNECT), _CONNECT
             )
         except (TimeoutError, socketio.exceptions.ConnectionError, OSError, ValueError) as error:
             gone.set()

@@ -284,9 +284,12 @@ def decode(line: bytes) -> Event:
 def decode_lines(lines: bytes) -> list[Event]:
     """The events on many lines, each ended by a newline."""
     try:
-        return list(_known.decode_lines(lines))
-    except _MALFORMED:  # slower, but it says of each line what it is
-        return [decode(line) for line in lines.split(b"\n")[:-1]]
+        events: list[Event] = list(_known.decode_lines(lines))
+        if len(events) == lines.count(b"\n"):
+            return events
+    except _MALFORMED:
+        pass
+    return [decode(line) for line in lines.split(b"\n")[:-1]]  # slower, but it says of each line what it is
 
 
 class Identity(Struct, frozen=True, gc=False):

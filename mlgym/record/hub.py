@@ -6,6 +6,7 @@ call. Delivery is at least once by resending; it is exactly once by `(source, n)
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -144,7 +145,9 @@ _SAVE_EVERY = 200_000
 
 def _identity(line: bytes, event: Event, grid_search_id: str | None) -> tuple[str, int] | None:
     """Who sent the event on a line, as which of its events; None when it is no event."""
-    if len(line) > MAX_EVENT or too_deep(line):
+    if len(line) > MAX_EVENT or not line.startswith(b'{"') or not _is_text(line) or too_deep(line):
+        return None
+    if (b'"seq"' in line or line.count(b'"crc"') > 1) and _has_place(line):
         return None
     if isinstance(event, Unknown):
         if event.data is None:
@@ -161,6 +164,23 @@ def _identity(line: bytes, event: Event, grid_search_id: str | None) -> tuple[st
             return None
         source, n = event.source, event.n
     return (source, n) if source and n > 0 else None
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        return line.isascii() or bool(line.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _has_place(line: bytes) -> bool:
+    """Whether an event brings what only the hub gives."""
+    try:
+        pairs = json.loads(line, object_pairs_hook=list)
+    except ValueError:
+        return True
+    names = [name for name, _ in pairs]
+    return "seq" in names or names.count("crc") > 1
 
 
 def _claimed(data: object) -> object:

@@ -147,9 +147,9 @@ class Log:
                 offset += len(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    if not line.startswith(b'{"seq":') or int(line[7 : line.find(b",")]) <= after:
+                    if body_of(line) is None or not line.startswith(b'{"seq":'):
                         continue
-                    if body_of(line) is None:
+                    if int(line[7 : line.find(b",")]) <= after:
                         continue
                     size += len(line)
                     if len(found) == limit or (size > max_bytes and found):

@@ -5,6 +5,7 @@ Imports everything in record/ that delivers.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -22,11 +23,11 @@ from mlgym.record.remote import Keeper, Refused, Remote
 from mlgym.specs import GRID_SEARCH_ID, RunPaths
 
 
-def send(paths: RunPaths, url: str, rest: str | None, token: str | None) -> tuple[int, bool]:
+def send(paths: RunPaths, url: str, rest: str | None, token: str | None) -> tuple[int, str | None]:
     """Bring what is here of a grid search to the server at `url`: log, spools and, where there is REST, files.
 
     `rest`: where REST is, if not at `url` as well. Returns how many events were sent (those that the server had
-    included), and whether files went along. Raises `InUseError` while the grid search runs, `StorageError` when the
+    included), and where files went. Raises `InUseError` while the grid search runs, `StorageError` when the
     server does not take all of it.
     """
     spools = sorted(paths.spools.glob("*.jsonl"))
@@ -49,7 +50,7 @@ def send(paths: RunPaths, url: str, rest: str | None, token: str | None) -> tupl
         finally:
             server.close()
             remote.close()
-    return sent, keeper is not None
+    return sent, remote.url if keeper else None
 
 
 def _has_rest(remote: Remote) -> bool:
@@ -91,10 +92,12 @@ def import_log(file: Path, event_storage: Path, grid_search_id: str | None = Non
 
     Raises `InputError` when it is no old log, or the grid search is there already.
     """
-    converter = Converter("import")
     new = event_storage / f".import-{os.getpid()}"
     try:
         with file.open("rb") as old:
+            # Named by its content: another log is another source.
+            converter = Converter(f"import-{hashlib.file_digest(old, 'sha256').hexdigest()[:16]}")
+            old.seek(0)
             head = old.read(64 * 1024)
             if not is_old(head):
                 raise InputError(f"{file}: this is no log of the old format: lines with event_type, and without crc")
