@@ -285,7 +285,10 @@ class Rest:
             except Refusal:
                 return False
 
-        return [c for c in available(folder) if not c.batch and here(Path(c.directory) / MANIFEST)]
+        try:
+            return [c for c in available(folder) if not c.batch and here(Path(c.directory) / MANIFEST)]
+        except OSError:  # the id is a number that no folder can be named by
+            return []
 
     def _checkpoint(self, request: web.Request) -> Path:
         paths = self._store.existing(_gs(request))
@@ -344,10 +347,6 @@ class Rest:
         folder = self._checkpoint(request)
         experiment_id, epoch = _number(request, "exp"), _number(request, "epoch")
         await asyncio.to_thread(manifest_of, folder)  # nothing else is deleted
-        try:
-            await asyncio.to_thread(remove, folder)
-        except OSError as error:
-            raise Refusal(507, f"the checkpoint could not be deleted: {error.strerror}") from None
         log = await self._log(request)
 
         def listed(state: Any) -> bool:
@@ -357,6 +356,10 @@ class Rest:
             gs = _gs(request)
             event = CheckpointEvent(grid_search_id=gs, experiment_id=experiment_id, epoch=epoch, action="DELETED")
             await self._store.grid(gs).record(event)
+        try:
+            await asyncio.to_thread(remove, folder)
+        except OSError as error:
+            raise Refusal(507, f"the checkpoint could not be deleted: {error.strerror}") from None
         return _json({"experiment_id": experiment_id, "epoch": epoch})
 
     # --- files ---

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,6 +120,17 @@ def without_links(root: Path, path: Path) -> Path:
     raise Refusal(403, "this is outside of the event storage")
 
 
+@contextmanager
+def _printed() -> Iterator[None]:
+    """What goes wrong in the background is told, and tried again."""
+    try:
+        yield
+    except Refusal:
+        pass
+    except Exception:
+        traceback.print_exc(file=sys.stderr)
+
+
 class Grid:
     """The log of one grid search.
 
@@ -200,7 +213,7 @@ class Grid:
         while True:
             await asyncio.sleep(_FOLLOW)
             async with self._opening:
-                with suppress(Refusal):
+                with _printed():
                     if self._hub is None and await self._refresh():
                         self._changed()
 
@@ -224,7 +237,7 @@ class Grid:
             raise Refusal(409, f"{error}: it has a hub of its own") from None
         except DamagedError as error:
             raise Refusal(409, str(error)) from None
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             if self._hub:
                 await self._release()  # what could not be written must be read again before more is acknowledged
             raise Refusal(507, str(error)) from None
@@ -268,7 +281,10 @@ class Grid:
                 await asyncio.to_thread(hub.close)
 
     async def record(self, payload: Payload) -> None:
-        """Write an event of the server's own, into a spool for whoever has the hub: we, if the log is free."""
+        """Write an event of the server's own, into a spool for whoever has the hub: we, if the log is free.
+
+        Raises `Refusal`: 507 when the disk does not take it.
+        """
         source = new_source("board")
         path = without_links(self.paths.event_storage, self.paths.spools) / f"{source}.jsonl"
 
@@ -276,7 +292,10 @@ class Grid:
             with Spool(path, source) as spool:
                 spool.emit(payload)
 
-        await asyncio.to_thread(write)
+        try:
+            await asyncio.to_thread(write)
+        except (StorageError, OSError) as error:
+            raise Refusal(507, str(error)) from None
         if self._hub is None:
             try:
                 await self.accept(source, b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from mlgym.errors import StorageError
@@ -21,4 +22,6 @@ def write_once(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.rename(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from None

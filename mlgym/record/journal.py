@@ -95,8 +95,10 @@ class Journal:
             self.end = self._verify(start)
             if created and self._fsync:
                 sync(path.parent)
-        except BaseException:
+        except BaseException as error:
             os.close(self._fd)
+            if isinstance(error, OSError):
+                raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
             raise
 
     def _verify(self, end: int) -> int:
@@ -127,6 +129,8 @@ class Journal:
                 f"{self.path}: {self.damaged} bytes in its middle are damaged; it can be read, but is not "
                 "written any more"
             )
+        if self._fsync and os.fstat(self._fd).st_nlink == 0:
+            raise StorageError(f"{self.path}: was deleted")
         if self._failed:
             raise StorageError(f"{self.path}: an earlier write failed, and nobody can say what is on the disk")
         try:

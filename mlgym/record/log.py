@@ -45,6 +45,8 @@ class Log:
         self.last: dict[str, int] = {}
         """source -> number of its last event"""
         self.end = 0
+        self._seen = 0
+        """The same, in what is read: of an old log, what it has been made into."""
         self._seqs = array("q")
         self._offsets = array("q")
         self._saved = 0  # seq of the saved state
@@ -76,28 +78,33 @@ class Log:
         Raises `StorageError` when the log is no longer the one that was read before.
         """
         with self._lock:
-            before = self.state.seq
             try:
-                status = self.path.stat()
+                return self._refresh(seen)
             except OSError as error:
                 raise StorageError(f"{self.path}: cannot be read: {error.strerror}") from None
-            if (
-                self._inode not in (0, status.st_ino)
-                or status.st_size < self.end
-                or (status.st_size > self.end and self._mark not in (b"", self._before(self.end)))
-            ):
-                raise StorageError(f"{self.path}: has been replaced")
-            self._inode = status.st_ino
-            if self._converter or (self.end == 0 and self._begins_old()):
-                self._convert(seen)
-            else:
-                for block in read_blocks(self.path, self.end):
-                    self.state.damaged += block.damaged
-                    seen(self._take(block.lines, block.end))
-            self._mark = self._before(self.end) if self.state.seq > before else self._mark
-            if self.state.seq - self._saved >= _WORTH_SAVING:
-                self._save()
-            return self.state.seq > before
+
+    def _refresh(self, seen: Callable[[list[Event]], None]) -> bool:
+        before = self.state.seq
+        status = self.path.stat()
+        if (
+            self._inode not in (0, status.st_ino)
+            or status.st_size < self.end
+            or (status.st_size > self.end and self._mark not in (b"", self._before(self.end)))
+        ):
+            raise StorageError(f"{self.path}: has been replaced")
+        self._inode = status.st_ino
+        if self._converter or (self.end == 0 and self._begins_old()):
+            self._convert(seen)
+        else:
+            for block in read_blocks(self.path, self.end):
+                self.state.damaged += block.damaged
+                seen(self._take(block.lines, block.end))
+        if self.state.seq == before:
+            return False
+        self._mark = self._before(self.end)
+        if self.state.seq - self._saved >= _WORTH_SAVING:
+            self._save()
+        return True
 
     def _before(self, end: int) -> bytes:
         """A few bytes by which the log is known again."""
@@ -124,7 +131,7 @@ class Log:
             position = cut
         self.last.update(last_numbers(events))
         fold_all(self.state, events)
-        self.end = end
+        self.end = self._seen = end
         return events
 
     def look(self, function: Callable[[State], T]) -> T:
@@ -142,8 +149,9 @@ class Log:
         offset = self._offsets[at] if len(self._offsets) > at else 0
         size = 0
         rest = b""
+        end = self._seen  # what is written and not yet durable may still be taken back
         with self._opened() as file:
-            while chunk := os.pread(file.fileno(), 4 * _STEP, offset):
+            while chunk := os.pread(file.fileno(), min(4 * _STEP, end - offset), offset):
                 offset += len(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
@@ -207,7 +215,7 @@ class Log:
     def _save(self) -> None:
         if self.old:
             return
-        temporary = self._saved_at.with_suffix(f".snapshot-{os.getpid()}")
+        temporary = self._saved_at.with_suffix(".snapshot-new")
         self._saved = self.state.seq  # also when it fails: not again for each batch
         try:
             with self.path.open("rb") as file:
@@ -232,12 +240,13 @@ class Log:
                     return
                 if os.fstat(file.fileno()).st_size < saved.end:
                     return
+            mark = self._before(saved.end)
             self._seqs.frombytes(saved.columns[0])
             self._offsets.frombytes(saved.columns[1])
         except (OSError, ValueError, msgspec.MsgspecError):
             return
         self.end, self.last, self.state = saved.end, saved.last, saved.state
-        self._saved = self.state.seq
+        self._seen, self._mark, self._saved = saved.end, mark, saved.state.seq
 
 
 class _Saved(msgspec.Struct, array_like=True):
