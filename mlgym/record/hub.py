@@ -97,13 +97,23 @@ class Hub:
         events: list[Event] = []
         sent = [line for line in batch.split(b"\n") if line]
         rejected = 0
-        for line, event in zip(sent, decode_lines(b"".join(line + b"\n" for line in sent)), strict=True):
+        ordinary = _is_ordinary(batch, len(sent))
+        for line, event in zip(sent, decode_lines(b"\n".join([*sent, b""])), strict=True):
             body = body_of(line)
-            identity = _identity(line, event, grid_search_id) if body else None
-            if body is None or identity is None:
+            if body is None or not (ordinary or _may_be_numbered(line)) or too_deep(line):
                 rejected += 1
                 continue
-            source, n = identity
+            if isinstance(event, Unknown):
+                identity = _identity(line, event, grid_search_id)
+                if identity is None:
+                    rejected += 1
+                    continue
+                source, n = identity
+            else:
+                source, n = event.source, event.n
+                if n < 1 or not source or grid_search_id not in (None, event.payload.grid_search_id):
+                    rejected += 1
+                    continue
             before = last.get(source)
             if before is None:
                 before = last[source] = known.get(source, 0)
@@ -143,27 +153,34 @@ _SAVE_EVERY = 200_000
 """Events between two savings of the state of a log that is being written."""
 
 
-def _identity(line: bytes, event: Event, grid_search_id: str | None) -> tuple[str, int] | None:
-    """Who sent the event on a line, as which of its events; None when it is no event."""
-    if len(line) > MAX_EVENT or not line.startswith(b'{"') or not _is_text(line) or too_deep(line):
+def _is_ordinary(batch: bytes, lines: int) -> bool:
+    """Whether a look at the whole batch shows that nothing is wrong with any line that `_may_be_numbered` finds."""
+    return (
+        len(batch) <= MAX_EVENT
+        and batch.isascii()
+        and b'"seq"' not in batch
+        and batch.count(b'"crc"') == lines
+        and batch.startswith(b'{"')
+        and batch.count(b'\n{"') == lines - 1
+    )
+
+
+def _may_be_numbered(line: bytes) -> bool:
+    """Whether a number can be put into a line, so that what comes out is strict JSON and has one number."""
+    if len(line) > MAX_EVENT or not line.startswith(b'{"') or not _is_text(line):
+        return False
+    return not ((b'"seq"' in line or line.count(b'"crc"') > 1) and _has_place(line))
+
+
+def _identity(line: bytes, event: Unknown, grid_search_id: str | None) -> tuple[str, int] | None:
+    """Who sent an event of a type that is not known here, as which of its events; None when it is no event."""
+    try:
+        identity = _identify(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    if (b'"seq"' in line or line.count(b'"crc"') > 1) and _has_place(line):
+    if grid_search_id is not None and _claimed(event.data) not in (None, grid_search_id):
         return None
-    if isinstance(event, Unknown):
-        if event.data is None:
-            return None
-        try:
-            identity = _identify(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-        if grid_search_id is not None and _claimed(event.data) not in (None, grid_search_id):
-            return None
-        source, n = identity.source, identity.n
-    else:
-        if grid_search_id is not None and event.payload.grid_search_id != grid_search_id:
-            return None
-        source, n = event.source, event.n
-    return (source, n) if source and n > 0 else None
+    return (identity.source, identity.n) if identity.source and identity.n > 0 else None
 
 
 def _is_text(line: bytes) -> bool:
