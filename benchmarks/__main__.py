@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import checkpoints, components, emit, epoch, folding, jobs
+from benchmarks import checkpoints, components, delivery, emit, epoch, folding, jobs
 from benchmarks.measure import Result, machine
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -18,6 +18,7 @@ ALL = {
     "fold": folding.run,
     "jobs": jobs.run,
     "checkpoints": checkpoints.run,
+    "delivery": delivery.run,
 }
 
 

@@ -13,9 +13,11 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 from ml_board.openapi import description
 from ml_board.refusal import Refusal
@@ -69,6 +71,7 @@ async def serve(settings: Settings, listening: socket.socket, ready: Callable[[]
     runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # what clients send is no news; our errors are printed
     await runner.setup()
+    _mend_malformed(runner)
     try:
         await web.SockSite(runner, listening).start()
         ready()
@@ -78,6 +81,18 @@ async def serve(settings: Settings, listening: socket.socket, ready: Callable[[]
             await sockets.close()
         await store.close()
         await runner.cleanup()
+
+
+def _mend_malformed(runner: web.AppRunner) -> None:
+    """aiohttp lets a few request lines through that have no path at all, and then fails over them."""
+    server = runner.server
+    assert isinstance(server, web.Server)
+    make = server.request_factory
+
+    def request(message: Any, *rest: Any) -> web.BaseRequest:
+        return make(message if message.url is not None else message._replace(url=URL("/malformed")), *rest)
+
+    server.request_factory = request
 
 
 def application(settings: Settings, guard: Guard, rest: Rest | None, sockets: Sockets | None) -> web.Application:

@@ -6,6 +6,7 @@ Imports refusal, settings, store, uploads, projections and openapi.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import re
 from collections.abc import AsyncIterator
@@ -250,13 +251,15 @@ class Rest:
                     size = os.fstat(file.fileno()).st_size
                     file.seek(min(offset, size))
                     data = file.read(_MAX_OUTPUT)
+                    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+                    text = decoder.decode(data, final=file.tell() >= size)
             except OSError:
                 raise Refusal(404, "this experiment has printed nothing here") from None
             return {
                 "offset": min(offset, size),
-                "next_offset": min(offset, size) + len(data),
+                "next_offset": min(offset, size) + len(data) - len(decoder.getstate()[0]),
                 "size": size,
-                "text": data.decode(errors="replace"),
+                "text": text,
             }
 
         return _json(await asyncio.to_thread(read))

@@ -100,7 +100,7 @@ class Hub:
         ordinary = _is_ordinary(batch, len(sent))
         for line, event in zip(sent, decode_lines(b"\n".join([*sent, b""])), strict=True):
             body = body_of(line)
-            if body is None or not (ordinary or _may_be_numbered(line)) or too_deep(line):
+            if body is None or too_deep(line) or not (ordinary or _may_be_numbered(line)):
                 rejected += 1
                 continue
             if isinstance(event, Unknown):
@@ -159,6 +159,7 @@ def _is_ordinary(batch: bytes, lines: int) -> bool:
         len(batch) <= MAX_EVENT
         and batch.isascii()
         and b'"seq"' not in batch
+        and b"\\u" not in batch  # which can spell it otherwise
         and batch.count(b'"crc"') == lines
         and batch.startswith(b'{"')
         and batch.count(b'\n{"') == lines - 1
@@ -169,11 +170,14 @@ def _may_be_numbered(line: bytes) -> bool:
     """Whether a number can be put into a line, so that what comes out is strict JSON and has one number."""
     if len(line) > MAX_EVENT or not line.startswith(b'{"') or not _is_text(line):
         return False
-    return not ((b'"seq"' in line or line.count(b'"crc"') > 1) and _has_place(line))
+    suspicious = b'"seq"' in line or b"\\u" in line or line.count(b'"crc"') > 1
+    return not (suspicious and _has_place(line))
 
 
 def _identity(line: bytes, event: Unknown, grid_search_id: str | None) -> tuple[str, int] | None:
     """Who sent an event of a type that is not known here, as which of its events; None when it is no event."""
+    if event.data is None:
+        return None
     try:
         identity = _identify(line)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -85,17 +85,21 @@ class Journal:
         self._fsync = fsync == "batch"
         self.damaged = 0
         self._failed = False
-        created = not path.exists()
+        created, held = not path.exists(), False
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
         try:
             flock(self._fd, path)
+            held = True
             self.end = self._verify(start)
             if created and self._fsync:
-                sync(path.parent)
+                for folder in [*path.parents][:3]:  # which may be as new as the log
+                    sync(folder)
         except BaseException as error:
+            if created and held and not os.fstat(self._fd).st_size:
+                path.unlink(missing_ok=True)  # or the next one would not make its name durable
             os.close(self._fd)
             if isinstance(error, OSError):
                 raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
