@@ -301,7 +301,7 @@ async def _messages(url: str) -> Measured:
 @contextmanager
 def _mlflow(folder: Path) -> Iterator[list[Callable[[], Measured]]]:
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its idle job runners keep a whole core busy
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # or nobody else has a quiet core
     try:
         mlflow = importlib.import_module("mlflow")
         metric_type = importlib.import_module("mlflow.entities").Metric

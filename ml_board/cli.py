@@ -48,14 +48,26 @@ def _parser(program: str, parts: frozenset[Part], port: int, description: str) -
     parser = argparse.ArgumentParser(program, description=description)
     add = parser.add_argument
     add("--event_storage_path", type=Path, default=Path("event_storage"), help="default: %(default)s")
-    names = {"page": ("--host", "--ml_board_host"), "": ("--host",)}["page" if "page" in parts else ""]
-    add(*names, dest="host", default="127.0.0.1", help="address to listen on; default: %(default)s, this machine only")
-    names = {"page": ("--port", "--ml_board_port"), "": ("--port",)}["page" if "page" in parts else ""]
-    add(*names, dest="port", type=int, default=port, help="default: %(default)s; 0: any free one")
+    also = "page" in parts  # this command has both names
+    add(
+        "--host",
+        *["--ml_board_host"][:also],
+        dest="host",
+        default="127.0.0.1",
+        help="address to listen on; default: %(default)s, this machine only",
+    )
+    add(
+        "--port",
+        *["--ml_board_port"][:also],
+        dest="port",
+        type=int,
+        default=port,
+        help="default: %(default)s; 0: any free one",
+    )
     add("--cors_allowed_origins", nargs="*", default=[], metavar="ORIGIN", help="pages from there may use this server")
     add("--allowed_hosts", nargs="*", default=[], metavar="NAME", help="more names that this server answers to")
     add("--no-token", "--no_token", action="store_true", help="ask nobody for a token; on the loopback address only")
-    if "page" in parts:
+    if also:
         add("--rest_endpoint", metavar="URL", help="serve only the page; REST is there")
         add("--ws_endpoint", metavar="URL", help="serve only the page; socket.io is there")
         add("--run_id", help="the grid search to show first")

@@ -31,7 +31,7 @@ class Guard:
         self._origins = {origin.rstrip("/").lower() for origin in settings.cors_allowed_origins}
         self._token = settings.token
         self.cookie = f"mlgym_board_{port}"
-        # Browsers send cookies to every port of a host: this one must not be worth more than this port.
+        # Browsers send cookies to every port of a host. So this one is not the token, and opens no other board.
         self._session = (
             hmac.new(settings.token.encode(), f"session {port}".encode(), hashlib.sha256).hexdigest()
             if settings.token

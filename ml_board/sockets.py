@@ -350,11 +350,11 @@ class Sockets:
         """One event, as plain data."""
         if not isinstance(data, dict) or not isinstance(data.get("event_type"), str):
             raise Refusal(400, 'expected {"event_type": ..., "payload": {"grid_search_id": ...}}')
-        payload = data.get("payload")
-        grid_search_id, grid = self._grid_of(payload)
         if (pause := client.bucket.wait()) > 0:
             await asyncio.sleep(pause)
         client.bucket.take()
+        payload = data.get("payload")
+        grid_search_id, grid = self._grid_of(payload)
         own = not isinstance(data.get("source"), str) or not isinstance(data.get("n"), int)
         n = client.numbers.get(grid_search_id, 0) + 1
         envelope = {

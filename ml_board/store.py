@@ -238,7 +238,7 @@ class Grid:
         except DamagedError as error:
             raise Refusal(409, str(error)) from None
         except (StorageError, OSError) as error:
-            if self._hub:
+            async with self._opening:
                 await self._release()  # what could not be written must be read again before more is acknowledged
             raise Refusal(507, str(error)) from None
 
@@ -247,8 +247,9 @@ class Grid:
         if self.lease and self.lease[0] == producer:
             self.lease = None
         self._producers.discard(producer)
-        if not self._producers and self._hub:
-            await self._release()
+        async with self._opening:
+            if not self._producers:  # nor has one come meanwhile
+                await self._release()
 
     async def _open(self) -> Hub:
         hub = await asyncio.to_thread(self._opened)
@@ -272,13 +273,12 @@ class Grid:
         return Hub(self.paths.log)
 
     async def _release(self) -> None:
-        async with self._opening:
-            hub, spools = self._hub, self._spools
-            self._hub = self._spools = None
-            if spools:
-                await asyncio.to_thread(spools.close)
-            if hub:
-                await asyncio.to_thread(hub.close)
+        hub, spools = self._hub, self._spools
+        self._hub = self._spools = None
+        if spools:
+            await asyncio.to_thread(spools.close)
+        if hub:
+            await asyncio.to_thread(hub.close)
 
     async def record(self, payload: Payload) -> None:
         """Write an event of the server's own, into a spool for whoever has the hub: we, if the log is free.
@@ -306,4 +306,5 @@ class Grid:
     async def close(self) -> None:
         if self._follower:
             self._follower.cancel()
-        await self._release()
+        async with self._opening:
+            await self._release()
