@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from mlgym.record.events import number, plain
+from mlgym.record.events import Number, number, plain
 from mlgym.record.fold import Experiment, State
 
 
@@ -21,6 +22,11 @@ def snapshot(state: State) -> dict[str, Any]:
         "damaged": state.damaged,
         "experiments": [_experiment(experiment) for experiment in state.experiments.values()],
     }
+
+
+def _numbers(values: list[float]) -> list[Number]:
+    """As strict JSON has them; that all are finite is the rule."""
+    return list(values) if all(map(math.isfinite, values)) else [number(value) for value in values]
 
 
 def _experiment(experiment: Experiment) -> dict[str, Any]:
@@ -49,8 +55,8 @@ def _experiment(experiment: Experiment) -> dict[str, Any]:
         "scores": {
             key: {
                 "loss": key in experiment.losses,
-                "epochs": list(scores),
-                "values": [number(value) for value in scores.values()],
+                "epochs": scores.epochs.tolist(),
+                "values": _numbers(scores.values_.tolist()),
             }
             for key, scores in experiment.scores.items()
         },
