@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 
 from ml_board.refusal import Refusal
 from mlgym.errors import DamagedError, InUseError, MLgymError, StorageError
-from mlgym.record.events import Event, GridSearchEvent, Payload, decode
-from mlgym.record.fold import State
+from mlgym.record.events import GridSearchEvent, Payload, decode
 from mlgym.record.forwarder import Forwarder
 from mlgym.record.hub import Acknowledgement, Hub
 from mlgym.record.journal import is_held, last_line
@@ -232,7 +231,9 @@ class Grid:
             async with self._opening:
                 hub = self._hub or await self._open()
                 self._producers.add(producer)
-                return await asyncio.to_thread(hub.accept, batch, self.paths.grid_search_id)
+                answer = await asyncio.to_thread(hub.accept, batch, self.paths.grid_search_id)
+                self._changed()
+                return answer
         except InUseError as error:
             raise Refusal(409, f"{error}: it has a hub of its own") from None
         except DamagedError as error:
@@ -254,14 +255,16 @@ class Grid:
     async def _open(self) -> Hub:
         hub = await asyncio.to_thread(self._opened)
         self._hub, self._log = hub, hub.log
-        hub.subscribe(self._told)
+
+        def own(batch: bytes) -> Acknowledgement:
+            answer = hub.accept(batch)
+            self._loop.call_soon_threadsafe(self._changed)
+            return answer
+
         # What a server without the flock has to say lies in spools of its own.
-        self._spools = Forwarder(self.paths.spools, hub.accept, interval=0.5, pattern="*-board-*.jsonl")
+        self._spools = Forwarder(self.paths.spools, own, interval=0.5, pattern="*-board-*.jsonl")
         self._changed()
         return hub
-
-    def _told(self, events: list[Event], state: State) -> None:
-        self._loop.call_soon_threadsafe(self._changed)
 
     def _opened(self) -> Hub:
         for path in (self.paths.log, self.paths.spools):

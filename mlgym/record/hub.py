@@ -98,7 +98,8 @@ class Hub:
         sent = [line for line in batch.split(b"\n") if line]
         rejected = 0
         ordinary = _is_ordinary(batch, sent)
-        for line, event in zip(sent, decode_lines(b"\n".join([*sent, b""])), strict=True):
+        whole = batch if len(sent) == batch.count(b"\n") and batch.endswith(b"\n") else b"\n".join([*sent, b""])
+        for line, event in zip(sent, decode_lines(whole), strict=True):
             body = body_of(line)
             if body is None or too_deep(line) or not (ordinary or _may_be_numbered(line)):
                 rejected += 1
