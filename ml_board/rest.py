@@ -168,10 +168,8 @@ class Rest:
 
     async def events(self, request: web.Request) -> web.Response:
         after, limit = _query(request, "after", 0, 0, _MAX_INT), _query(request, "limit", 1000, 1, 10_000)
-        grid = self._store.grid(_gs(request))
-        await grid.log()  # 404 when there is none
-        lines = await grid.lines(after, limit, 8 << 20)
-        head = b'{"grid_search_id":"%b","head":%d,"events":[' % (_gs(request).encode(), await grid.head())
+        lines, newest = await self._store.grid(_gs(request)).page(after, limit, 8 << 20)
+        head = b'{"grid_search_id":"%b","head":%d,"events":[' % (_gs(request).encode(), newest)
         return web.Response(body=head + b",".join(lines) + b"]}", content_type="application/json")
 
     async def snapshot(self, request: web.Request) -> web.Response:

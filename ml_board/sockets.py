@@ -171,8 +171,7 @@ class Sockets:
             logger=silent,
             engineio_logger=silent,
         )
-        self._known: set[str] = set()
-        web_socket = partial(_WebSocket, is_known=self._known.__contains__, limit=self._limit)
+        web_socket = partial(_WebSocket, is_known=self._is_known, limit=self._limit)
         self._sio.eio._async = {**self._sio.eio._async, "websocket": web_socket}
         self._sio.on("connect", self._connect)
         self._sio.on("disconnect", self._disconnect)
@@ -209,6 +208,9 @@ class Sockets:
             return self._limits.unknown_message
         return self._limits.message
 
+    def _is_known(self, eio_sid: str) -> bool:
+        return any(client.connection.sid == eio_sid for client in self._clients.values())
+
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object) -> None:
         request: web.Request = environ["aiohttp.request"]
         try:
@@ -216,13 +218,11 @@ class Sockets:
         except Refusal as refusal:
             raise socketio.exceptions.ConnectionRefusedError(refusal.message) from None
         self._clients[sid] = _Client(sid, Bucket(self._limits.events), self._connection_of(sid))
-        self._known.add(self._clients[sid].connection.sid)
 
     async def _disconnect(self, sid: str, reason: str) -> None:
         client = self._clients.pop(sid, None)
         if client is None:
             return
-        self._known.discard(client.connection.sid)
         for task in client.rooms.values():
             task.cancel()
         for grid_search_id in client.producing:
@@ -340,8 +340,7 @@ class Sockets:
         return await self._accept(client, grid_search_id, grid, batch)
 
     async def _accept(self, client: _Client, grid_search_id: str, grid: Grid, batch: bytes) -> dict[str, Any]:
-        if grid.lease and grid.lease[0] != client.sid:
-            raise Refusal(423, f"the grid search {grid_search_id} is being run by {grid.lease[1]}")
+        _refuse_leased(client, grid_search_id, grid)
         answer = await grid.accept(client.sid, batch)
         client.producing.add(grid_search_id)
         return answer._asdict()
@@ -380,11 +379,15 @@ class Sockets:
     async def _lease(self, client: _Client, data: Any) -> dict[str, Any]:
         """A run says that a grid search is its own, for as long as it is connected."""
         grid_search_id, grid = self._grid_of(data)
-        if grid.lease and grid.lease[0] != client.sid:
-            raise Refusal(423, f"the grid search {grid_search_id} is being run by {grid.lease[1]}")
+        _refuse_leased(client, grid_search_id, grid)
         grid.lease = (client.sid, str(data.get("by", "another process"))[:200])
         client.producing.add(grid_search_id)
         return {"head": await grid.head()}
+
+
+def _refuse_leased(client: _Client, grid_search_id: str, grid: Grid) -> None:
+    if grid.lease and grid.lease[0] != client.sid:
+        raise Refusal(423, f"the grid search {grid_search_id} is being run by {grid.lease[1]}")
 
 
 def _tell_crash(task: asyncio.Task[None]) -> None:

@@ -188,10 +188,17 @@ class Grid:
     async def lines(self, after: int, limit: int, max_bytes: int) -> list[bytes]:
         """See `Log.lines`; none when there is no log."""
         try:
-            log = self._log if self._hub and self._log else await self.log()
-            return await asyncio.to_thread(log.lines, after, limit, max_bytes)
-        except (Refusal, OSError):
+            return (await self.page(after, limit, max_bytes))[0]
+        except Refusal:
             return []
+
+    async def page(self, after: int, limit: int, max_bytes: int) -> tuple[list[bytes], int]:
+        """See `Log.lines`, and the number of the newest event. Raises `Refusal`: 404 when there is no log."""
+        log = self._log if self._hub and self._log else await self.log()
+        try:
+            return await asyncio.to_thread(log.lines, after, limit, max_bytes), log.state.seq
+        except OSError:
+            return [], log.state.seq
 
     @contextmanager
     def watched(self) -> Iterator[asyncio.Event]:

@@ -21,11 +21,11 @@ from mlgym.plan.config import LoggingConfig
 from mlgym.record.delivery import Server
 from mlgym.record.events import decode_lines
 from mlgym.record.files import write_once
-from mlgym.record.forwarder import Destination, Forwarder
-from mlgym.record.hub import Acknowledgement, Hub
+from mlgym.record.forwarder import Forwarder
+from mlgym.record.hub import Hub
 from mlgym.record.journal import flock, is_held
 from mlgym.record.log import Log
-from mlgym.record.remote import Keeper, Refused, Remote
+from mlgym.record.remote import Keeper, Refused, Remote, with_files
 from mlgym.record.token import board_token
 from mlgym.specs import RunPaths
 
@@ -120,17 +120,16 @@ def _on_board(paths: RunPaths, board: Board, stack: ExitStack) -> Recording:
 
 
 def _on_servers(paths: RunPaths, logging: LoggingConfig, me: str, stack: ExitStack, fresh: bool) -> Recording:
-    hub = Hub.mirror(Log(paths.log))
     token = _token()
     servers = [Server(url, paths.grid_search_id, token, me) for url in logging.websocket_logging_servers]
     for server in servers:
         stack.callback(server.close)
     if not fresh:
         _patiently(servers[0].connect, logging.delivery_timeout)
-        hub = Hub.mirror(remote_log(paths, logging))
+    hub = Hub.mirror(Log(paths.log) if fresh else remote_log(paths, logging))
     remote = stack.enter_context(remote_of(logging))
     keeper = Keeper(remote, paths) if remote else None
-    forwarder = Forwarder(paths.spools, hub.accept, *(_with_files(server, keeper) for server in servers))
+    forwarder = Forwarder(paths.spools, hub.accept, *(with_files(server, keeper) for server in servers))
     stack.callback(forwarder.close)
 
     def end() -> bool:
@@ -193,21 +192,6 @@ def _patiently(action: Callable[[], None], seconds: float) -> None:
                 tell(f"waiting up to {seconds:.0f} s: {error}")
                 told = True
             time.sleep(0.5)
-
-
-def _with_files(server: Server, keeper: Keeper | None) -> Destination:
-    """The files that an event names are on the server before the event is."""
-    if keeper is None:
-        return server
-
-    def deliver(batch: bytes) -> Acknowledgement:
-        events = decode_lines(batch)
-        keeper.before(events)
-        answer = server(batch)
-        keeper.after(events)
-        return answer
-
-    return deliver
 
 
 def _wait(forwarder: Forwarder, urls: list[str], seconds: float, paths: RunPaths) -> bool:

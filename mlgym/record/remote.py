@@ -1,6 +1,6 @@
 """A server's REST as a run uses it: configurations and checkpoints go there, and come back for a warm start.
 
-Imports errors, events, checkpoint_folder and specs.
+Imports errors, events, forwarder, checkpoint_folder and specs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import msgspec
 
 from mlgym.errors import DamagedError, StorageError
 from mlgym.record.checkpoint_folder import MANIFEST, Manifest, remove, verified
-from mlgym.record.events import CheckpointChange, Event, ExperimentConfigEvent
+from mlgym.record.events import CheckpointChange, Event, ExperimentConfigEvent, decode_lines
+from mlgym.record.forwarder import Destination
+from mlgym.record.hub import Acknowledgement
 from mlgym.record.journal import sync
 from mlgym.specs import Checkpoint, RunPaths
 
@@ -254,6 +256,21 @@ class Keeper:
 def _of_epoch(event: Event, action: str) -> TypeGuard[CheckpointChange]:
     """Those within epochs are for the next attempt on this machine."""
     return isinstance(event, CheckpointChange) and event.payload.action == action and not event.payload.batch
+
+
+def with_files(destination: Destination, keeper: Keeper | None) -> Destination:
+    """The files that an event names are on the server before the event is; what it says is gone, goes after it."""
+    if keeper is None:
+        return destination
+
+    def deliver(batch: bytes) -> Acknowledgement:
+        events = decode_lines(batch)
+        keeper.before(events)
+        answer = destination(batch)
+        keeper.after(events)
+        return answer
+
+    return deliver
 
 
 def newer_checkpoint(

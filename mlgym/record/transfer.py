@@ -15,11 +15,11 @@ from pathlib import Path
 from mlgym.errors import InputError, InUseError, StorageError
 from mlgym.record.delivery import Server
 from mlgym.record.events import body_of, decode, decode_lines, seal
-from mlgym.record.forwarder import batches
+from mlgym.record.forwarder import Destination, batches
 from mlgym.record.journal import flock, read_blocks, sync
 from mlgym.record.log import Log, last_numbers
 from mlgym.record.old_log import Converter, is_old
-from mlgym.record.remote import Keeper, Refused, Remote
+from mlgym.record.remote import Keeper, Refused, Remote, with_files
 from mlgym.specs import GRID_SEARCH_ID, RunPaths
 
 
@@ -42,10 +42,11 @@ def send(paths: RunPaths, url: str, rest: str | None, token: str | None) -> tupl
         remote = Remote(rest or url, token)
         try:
             keeper = Keeper(remote, paths) if rest or _has_rest(remote) else None
+            destination = with_files(server, keeper)
             sent = 0
             for lines in [*_unnumbered(paths.log), *(block.lines for spool in spools for block in read_blocks(spool))]:
                 for batch in batches(lines):
-                    _deliver(server, keeper, batch, url)
+                    _deliver(destination, batch, url)
                     sent += batch.count(b"\n")
         finally:
             server.close()
@@ -63,18 +64,13 @@ def _has_rest(remote: Remote) -> bool:
     return True
 
 
-def _deliver(server: Server, keeper: Keeper | None, batch: bytes, url: str) -> None:
-    events = decode_lines(batch)
-    if keeper:
-        keeper.before(events)
-    answer = server(batch)
-    missing = [source for source, n in last_numbers(events).items() if answer.durable.get(source, 0) < n]
+def _deliver(destination: Destination, batch: bytes, url: str) -> None:
+    answer = destination(batch)
+    missing = [source for source, n in last_numbers(decode_lines(batch)).items() if answer.durable.get(source, 0) < n]
     if answer.rejected or answer.expected or missing:
         raise StorageError(
             f"{url} has not taken all of it: {answer.rejected} rejected, earlier ones missing of {missing}"
         )
-    if keeper:
-        keeper.after(events)
 
 
 def _unnumbered(log: Path) -> Iterator[bytes]:
