@@ -150,7 +150,12 @@ def _page(settings: Settings) -> dict[str, Handler]:
 
         return send
 
-    endpoints = {"rest": settings.rest_endpoint, "ws": settings.ws_endpoint, "run_id": settings.run_id}
+    endpoints = {
+        "rest": settings.rest_endpoint,
+        "ws": settings.ws_endpoint,
+        "run_id": settings.run_id,
+        "allowed": settings.endpoints,
+    }
     found = {"/endpoints.json": fixed(msgspec.json.encode(endpoints), "application/json")}
     for file in STATIC.iterdir():
         if file.suffix in _TYPES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import socket
 import sys
@@ -70,6 +71,14 @@ def _parser(program: str, parts: frozenset[Part], port: int, description: str) -
     if also:
         add("--rest_endpoint", metavar="URL", help="serve only the page; REST is there")
         add("--ws_endpoint", metavar="URL", help="serve only the page; socket.io is there")
+        add(
+            "--endpoints",
+            nargs="*",
+            default=[],
+            metavar="URL",
+            help="other boards that the page's settings may choose; each has to allow this page by its "
+            "--cors_allowed_origins, unless both are on loopback",
+        )
         add("--run_id", help="the grid search to show first")
     add("--fd", type=int, help=argparse.SUPPRESS)  # a run hands over a socket that listens already ...
     add("--until_eof", action="store_true", help=argparse.SUPPRESS)  # ... and ends the server by closing its stdin
@@ -84,19 +93,17 @@ def _settings(parsed: argparse.Namespace, parts: frozenset[Part]) -> Settings:
         parts = frozenset({"page"})
     if parsed.no_token and not is_loopback(parsed.host):
         raise InputError(f"--no-token on {parsed.host} would let everybody in: only together with a loopback address")
-    origins = [
-        _url("cors_allowed_origins", origin) for entry in parsed.cors_allowed_origins for origin in _split(entry)
-    ]
     return Settings(
         event_storage=parsed.event_storage_path,
         host=parsed.host,
         port=parsed.port,
         parts=parts,
         token=None if parsed.no_token else board_token(make=True),
-        cors_allowed_origins=tuple(origin for origin in origins if origin),
+        cors_allowed_origins=_urls("cors_allowed_origins", parsed.cors_allowed_origins),
         allowed_hosts=tuple(name for entry in parsed.allowed_hosts for name in _split(entry)),
         rest_endpoint=endpoints["rest_endpoint"],
         ws_endpoint=endpoints["ws_endpoint"],
+        endpoints=_urls("endpoints", getattr(parsed, "endpoints", [])),
         run_id=getattr(parsed, "run_id", None),
     )
 
@@ -105,14 +112,39 @@ def _split(entry: str) -> list[str]:
     return [part for part in entry.replace(",", " ").split() if part]
 
 
+def _urls(flag: str, entries: list[str]) -> tuple[str, ...]:
+    """Each of them once; commas separate as well as spaces do."""
+    return tuple(dict.fromkeys(_origin(flag, url) for entry in entries for url in _split(entry)))
+
+
 def _url(flag: str, url: str | None) -> str | None:
-    """`url` without a path. Raises `InputError` when it is none."""
-    if url is None:
-        return None
-    found = urlsplit(url)
-    if found.scheme not in ("http", "https") or not found.netloc or found.path not in ("", "/") or found.query:
+    return None if url is None else _origin(flag, url)
+
+
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
+
+
+def _origin(flag: str, url: str) -> str:
+    """`url` without a path, as a browser writes it. Raises `InputError` when it is none.
+
+    It becomes a part of headers, so a host has no characters but those that hosts have.
+    """
+    try:
+        found = urlsplit(url)
+        port = found.port
+    except ValueError:
+        found, port = urlsplit(""), None
+    host = found.netloc.lower().removesuffix(f":{port}")
+    if (
+        found.scheme not in ("http", "https")
+        or not _HOST.fullmatch(host)
+        or found.path not in ("", "/")
+        or found.query
+        or found.fragment
+    ):
         raise InputError(f"--{flag}: expected an address such as http://127.0.0.1:5001, not {url!r}")
-    return f"{found.scheme}://{found.netloc}"
+    standard = port in (None, {"http": 80, "https": 443}[found.scheme])
+    return f"{found.scheme}://{host}" if standard else f"{found.scheme}://{host}:{port}"
 
 
 def _serve(settings: Settings, parsed: argparse.Namespace, program: str) -> int:

@@ -1,6 +1,6 @@
 """REST: configurations, checkpoints, events and state of grid searches; every route is listed once, in `Rest.routes`.
 
-Imports refusal, settings, store, uploads, projections and openapi.
+Imports refusal, settings, store, uploads, openapi, requests and reading.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from ml_board.openapi import Body, Parameter, Route
-from ml_board.projections import snapshot
+from ml_board.reading import MAX_TYPES, Reading
 from ml_board.refusal import Refusal
+from ml_board.requests import COUNT, EXP, GS, RANGES, grid_search_id, number, query
 from ml_board.settings import Limits
 from ml_board.store import Store
 from ml_board.uploads import Uploads, manifest_of
@@ -28,7 +29,7 @@ from mlgym.record.checkpoint_folder import MANIFEST, RESOURCE, available, remove
 from mlgym.record.events import CheckpointEvent
 from mlgym.record.files import write_once
 from mlgym.record.log import Log
-from mlgym.specs import GRID_SEARCH_ID, Checkpoint, RunPaths
+from mlgym.specs import Checkpoint, RunPaths
 
 _GRID_CONFIGS = {
     "grid_search_config": "grid_search_config.yml",
@@ -38,13 +39,9 @@ _GRID_CONFIGS = {
 _EXPERIMENT_CONFIGS = {"experiment_config": "experiment_config.json", "system_info": "system_info.json"}
 _CHUNK = 256 * 1024
 _MAX_OUTPUT = 1 << 20
-_MAX_INT = 2**63 - 1
 
-_GS = Parameter("gs", "path", {"type": "string", "pattern": f"^{GRID_SEARCH_ID}$"}, "id of a grid search")
-_EXP = Parameter("exp", "path", {"type": "integer", "minimum": 0, "maximum": _MAX_INT}, "id of an experiment")
-_EPOCH = Parameter("epoch", "path", {"type": "integer", "minimum": 0, "maximum": _MAX_INT}, "finished epochs")
+_EPOCH = Parameter("epoch", "path", COUNT, "finished epochs")
 _NAME = Parameter("resource", "path", {"type": "string", "pattern": f"^{RESOURCE}$"}, "name of a file")
-_COUNT = {"type": "integer", "minimum": 0, "maximum": _MAX_INT}
 
 
 def _config(names: dict[str, str]) -> Parameter:
@@ -58,13 +55,28 @@ class Rest:
     def __init__(self, store: Store, limits: Limits) -> None:
         self._store = store
         self._limits = limits
+        self._reading = Reading(store)
         self._uploads = Uploads(store, limits.upload)
         self._putting = asyncio.Lock()
 
     def routes(self) -> list[Route]:
-        after = Parameter("after", "query", _COUNT, "only events with a larger seq; default 0")
-        limit = Parameter("limit", "query", {**_COUNT, "minimum": 1, "maximum": 10_000}, "default 1,000")
-        offset = Parameter("offset", "query", _COUNT, "in bytes; default 0")
+        reading = self._reading
+        after = Parameter("after", "query", COUNT, "only events with a larger seq; default 0")
+        before = Parameter("before", "query", COUNT, "the last events with a smaller seq; not together with `after`")
+        limit = Parameter("limit", "query", {**COUNT, "minimum": 1, "maximum": 10_000}, "default 1,000")
+        names = {"type": "array", "items": {"type": "string"}}
+        of_type = Parameter("type", "query", {**names, "maxItems": MAX_TYPES}, "only events of these types")
+        experiment = Parameter("experiment", "query", COUNT, "only events about this experiment")
+        at = Parameter("at", "query", COUNT, "as of the event with this seq; default the newest")
+        columns = Parameter("scores", "query", {"type": "string", "enum": ["all", "summary"]}, "default all")
+        experiments = Parameter("experiments", "query", RANGES, "ids, such as 1-50,52; default all")
+        score = Parameter("score", "query", names, "`split/tag`; default all")
+        first = Parameter("first", "query", COUNT, "epoch; default 0")
+        last = Parameter("last", "query", COUNT, "epoch; default the last")
+        some = {**COUNT, "minimum": 10, "maximum": 100_000}
+        points = Parameter("points", "query", some, "at most so many of each series; default 800")
+        marks = Parameter("points", "query", some, "about so many; default 1,000")
+        offset = Parameter("offset", "query", COUNT, "in bytes; default 0")
         grid_config, experiment_config = _config(_GRID_CONFIGS), _config(_EXPERIMENT_CONFIGS)
         text, octets = "text/plain", "application/octet-stream"
         body = Body("application/json", {"$ref": "#/components/schemas/Config"})
@@ -78,16 +90,32 @@ class Rest:
         )
         gs, exp = "/grid_searches/{gs}", "/grid_searches/{gs}/{exp}"
         checkpoint = "/checkpoints/{gs}/{exp}/{epoch}"
-        of_experiment, of_epoch, of_file = (_GS, _EXP), (_GS, _EXP, _EPOCH), (_GS, _EXP, _EPOCH, _NAME)
+        of_experiment, of_epoch, of_file = (GS, EXP), (GS, EXP, _EPOCH), (GS, EXP, _EPOCH, _NAME)
         conflict, full = (409,), (409, 413, 507)
         return [
             Route("GET", "/grid_searches", self.grid_searches, "All grid searches, the newest last"),
-            Route("GET", f"{gs}/experiments", self.experiments, "The experiments of a grid search", (_GS,)),
-            Route("GET", f"{gs}/events", self.events, "Events in their order", (_GS, after, limit)),
-            Route("GET", f"{gs}/snapshot", self.snapshot, "What all events so far amount to", (_GS,)),
-            Route("GET", f"{gs}/{{config_name}}", self.get_config, "A file's text", (_GS, grid_config), answer=text),
+            Route("GET", f"{gs}/experiments", self.experiments, "The experiments of a grid search", (GS,)),
             Route(
-                "PUT", f"{gs}/{{config_name}}", self.put_config, "Store it", (_GS, grid_config), body, also=(*full, 415)
+                "GET",
+                f"{gs}/events",
+                reading.events,
+                "Events in their order",
+                (GS, after, before, limit, of_type, experiment),
+            ),
+            Route("GET", f"{gs}/snapshot", reading.snapshot, "What the events amount to", (GS, at, columns)),
+            Route("GET", f"{gs}/summary", reading.summary, "The same on one line", (GS,)),
+            Route(
+                "GET",
+                f"{gs}/series",
+                reading.series,
+                "Scores by epoch",
+                (GS, at, experiments, score, first, last, points),
+            ),
+            Route("GET", f"{gs}/timeline", reading.timeline, "What happened when", (GS, at, marks)),
+            Route("GET", f"{gs}/experiments/{{exp}}", reading.experiment, "One experiment", (GS, EXP, at)),
+            Route("GET", f"{gs}/{{config_name}}", self.get_config, "A file's text", (GS, grid_config), answer=text),
+            Route(
+                "PUT", f"{gs}/{{config_name}}", self.put_config, "Store it", (GS, grid_config), body, also=(*full, 415)
             ),
             Route(
                 "GET",
@@ -146,7 +174,7 @@ class Rest:
         return _json(await asyncio.to_thread(self._store.listing))
 
     async def experiments(self, request: web.Request) -> web.Response:
-        paths = self._store.existing(_gs(request))
+        paths = self._store.existing(grid_search_id(request))
         log = await self._log(request)
 
         def found() -> list[dict[str, Any]]:
@@ -166,44 +194,31 @@ class Rest:
         newest = next((found.epoch for found in self._checkpoints(folder)), -1)
         return {"experiment_id": experiment_id, "last_checkpoint_id": newest, "experiment_config": config}
 
-    async def events(self, request: web.Request) -> web.Response:
-        after, limit = _query(request, "after", 0, 0, _MAX_INT), _query(request, "limit", 1000, 1, 10_000)
-        lines, newest = await self._store.grid(_gs(request)).page(after, limit, 8 << 20)
-        head = b'{"grid_search_id":"%b","head":%d,"events":[' % (_gs(request).encode(), newest)
-        return web.Response(body=head + b",".join(lines) + b"]}", content_type="application/json")
-
-    async def snapshot(self, request: web.Request) -> web.Response:
-        log = await self._store.grid(_gs(request)).log()
-        return web.Response(
-            body=await asyncio.to_thread(lambda: msgspec.json.encode(log.look(snapshot))),
-            content_type="application/json",
-        )
-
     async def _log(self, request: web.Request) -> Log | None:
         try:
-            return await self._store.grid(_gs(request)).log()
+            return await self._store.grid(grid_search_id(request)).log()
         except Refusal:
             return None
 
     # --- configurations ---
 
     async def get_config(self, request: web.Request) -> web.StreamResponse:
-        paths = self._store.existing(_gs(request))
+        paths = self._store.existing(grid_search_id(request))
         return await self._file(request, paths.root / _chosen(request, _GRID_CONFIGS), "text/plain")
 
     async def get_experiment_config(self, request: web.Request) -> web.StreamResponse:
-        paths = self._store.existing(_gs(request))
+        paths = self._store.existing(grid_search_id(request))
         name = _chosen(request, _EXPERIMENT_CONFIGS)
-        return await self._file(request, paths.experiment(_number(request, "exp")) / name, "text/plain")
+        return await self._file(request, paths.experiment(number(request, "exp")) / name, "text/plain")
 
     async def put_config(self, request: web.Request) -> web.Response:
-        paths = self._store.paths(_gs(request))
+        paths = self._store.paths(grid_search_id(request))
         return await self._put(request, paths.root / _chosen(request, _GRID_CONFIGS))
 
     async def put_experiment_config(self, request: web.Request) -> web.Response:
-        paths = self._store.paths(_gs(request))
+        paths = self._store.paths(grid_search_id(request))
         name = _chosen(request, _EXPERIMENT_CONFIGS)
-        return await self._put(request, paths.experiment(_number(request, "exp")) / name)
+        return await self._put(request, paths.experiment(number(request, "exp")) / name)
 
     async def _put(self, request: web.Request, path: Path) -> web.Response:
         """Written once: the same again changes nothing, something else is a conflict."""
@@ -230,18 +245,18 @@ class Rest:
         return bytes(body)
 
     async def system_info(self, request: web.Request) -> web.StreamResponse:
-        path = self._store.existing(_gs(request)).experiment(_number(request, "exp")) / "system_info.json"
+        path = self._store.existing(grid_search_id(request)).experiment(number(request, "exp")) / "system_info.json"
         return await self._file(request, path, "application/json")
 
     async def model_card(self, request: web.Request) -> web.Response:
-        self._store.existing(_gs(request))
-        _number(request, "exp")
+        self._store.existing(grid_search_id(request))
+        number(request, "exp")
         raise Refusal(404, "there are no model cards yet")
 
     async def output(self, request: web.Request) -> web.Response:
-        paths = self._store.existing(_gs(request))
-        path = self._store.inside(paths.output(_number(request, "exp")))
-        offset = _query(request, "offset", 0, 0, _MAX_INT)
+        paths = self._store.existing(grid_search_id(request))
+        path = self._store.inside(paths.output(number(request, "exp")))
+        offset = query(request, "offset", 0)
 
         def read() -> dict[str, Any]:
             try:
@@ -251,8 +266,10 @@ class Rest:
                     data = file.read(_MAX_OUTPUT)
                     decoder = codecs.getincrementaldecoder("utf-8")("replace")
                     text = decoder.decode(data, final=file.tell() >= size)
+            except FileNotFoundError:  # it has printed nothing (yet), or elsewhere
+                return {"offset": 0, "next_offset": 0, "size": 0, "text": ""}
             except OSError:
-                raise Refusal(404, "this experiment has printed nothing here") from None
+                raise Refusal(404, "what this experiment has printed cannot be read") from None
             return {
                 "offset": min(offset, size),
                 "next_offset": min(offset, size) + len(data) - len(decoder.getstate()[0]),
@@ -265,12 +282,12 @@ class Rest:
     # --- checkpoints ---
 
     async def checkpoint_list(self, request: web.Request) -> web.Response:
-        folder = self._store.existing(_gs(request)).experiment(_number(request, "exp"))
-        epoch = _number(request, "epoch") if "epoch" in request.match_info else None
+        folder = self._store.existing(grid_search_id(request)).experiment(number(request, "exp"))
+        epoch = number(request, "epoch") if "epoch" in request.match_info else None
 
         def found() -> list[dict[str, Any]]:
             return [
-                {"experiment_id": _number(request, "exp"), "epoch": found.epoch, "checkpoints": _names(found)}
+                {"experiment_id": number(request, "exp"), "epoch": found.epoch, "checkpoints": _names(found)}
                 for found in reversed(self._checkpoints(folder))
                 if epoch in (None, found.epoch)
             ]
@@ -292,8 +309,8 @@ class Rest:
             return []
 
     def _checkpoint(self, request: web.Request) -> Path:
-        paths = self._store.existing(_gs(request))
-        folder = paths.experiment(_number(request, "exp")) / str(_number(request, "epoch"))
+        paths = self._store.existing(grid_search_id(request))
+        folder = paths.experiment(number(request, "exp")) / str(number(request, "epoch"))
         self._store.inside(folder / MANIFEST)
         return folder
 
@@ -312,8 +329,8 @@ class Rest:
         return await self._file(request, folder / name, "application/octet-stream", digests.get(name))
 
     async def post_checkpoint(self, request: web.Request) -> web.Response:
-        paths = self._store.paths(_gs(request))
-        experiment_id, epoch = _number(request, "exp"), _number(request, "epoch")
+        paths = self._store.paths(grid_search_id(request))
+        experiment_id, epoch = number(request, "exp"), number(request, "epoch")
         if request.content_type != "multipart/form-data":
             raise Refusal(415, "expected multipart/form-data with a field `checkpoint_file`")
         try:
@@ -346,7 +363,7 @@ class Rest:
 
     async def delete_checkpoint(self, request: web.Request) -> web.Response:
         folder = self._checkpoint(request)
-        experiment_id, epoch = _number(request, "exp"), _number(request, "epoch")
+        experiment_id, epoch = number(request, "exp"), number(request, "epoch")
         await asyncio.to_thread(manifest_of, folder)  # nothing else is deleted
         log = await self._log(request)
 
@@ -354,7 +371,7 @@ class Rest:
             return experiment_id in state.experiments and epoch in state.experiments[experiment_id].checkpoints
 
         if log is not None and not log.old and await asyncio.to_thread(log.look, listed):
-            gs = _gs(request)
+            gs = grid_search_id(request)
             event = CheckpointEvent(grid_search_id=gs, experiment_id=experiment_id, epoch=epoch, action="DELETED")
             await self._store.grid(gs).record(event)
         try:
@@ -423,26 +440,6 @@ def _names(checkpoint: Checkpoint) -> list[str]:
 
 def _json(value: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
-
-
-def _gs(request: web.Request) -> str:
-    return request.match_info["gs"]
-
-
-def _number(request: web.Request, name: str) -> int:
-    text = request.match_info[name]
-    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _MAX_INT or str(int(text)) != text:
-        raise Refusal(400, f"{text[:80]!r} is no number; expected digits, as in /checkpoints/ID/3/12")
-    return int(text)
-
-
-def _query(request: web.Request, name: str, default: int, least: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if len(request.query.getall(name)) > 1 or not re.fullmatch(r"[0-9]{1,19}", text) or not least <= int(text) <= most:
-        raise Refusal(400, f"{name}: expected one number from {least} to {most}, not {text[:80]!r}")
-    return int(text)
 
 
 def _chosen(request: web.Request, names: dict[str, str]) -> str:

@@ -128,7 +128,8 @@ def _same(given: str, expected: str) -> bool:
 
 def page_headers(settings: Settings) -> dict[str, str]:
     """What the page may do: talk to this server and to the endpoints named on the command line."""
-    connect = " ".join(["'self'", *_sources(settings.rest_endpoint), *_sources(settings.ws_endpoint)])
+    named = [settings.rest_endpoint, settings.ws_endpoint, *settings.endpoints]
+    connect = " ".join(dict.fromkeys(["'self'", *(source for url in named if url for source in _sources(url))]))
     return {
         "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         f"font-src 'self'; connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -137,8 +138,6 @@ def page_headers(settings: Settings) -> dict[str, str]:
     }
 
 
-def _sources(endpoint: str | None) -> list[str]:
-    if endpoint is None:
-        return []
+def _sources(endpoint: str) -> list[str]:
     found = urlsplit(endpoint)
     return [f"{found.scheme}://{found.netloc}", f"{'wss' if found.scheme == 'https' else 'ws'}://{found.netloc}"]

@@ -33,7 +33,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`token` is None when none is asked for; `endpoints` are the addresses of parts that other processes serve."""
+    """`token` is None when none is asked for.
+
+    `rest_endpoint` and `ws_endpoint` are where other processes serve these parts; `endpoints` are other boards that
+    the user of the page may turn to.
+    """
 
     event_storage: Path
     host: str = "127.0.0.1"
@@ -44,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[str, ...] = ()
     rest_endpoint: str | None = None
     ws_endpoint: str | None = None
+    endpoints: tuple[str, ...] = ()
     run_id: str | None = None
     limits: Limits = Limits()
 

@@ -1,6 +1,6 @@
 """The grid searches in an event storage, for many clients at once: logs read and followed, written under their flock.
 
-What touches the disk happens in threads; everything else in the one event loop. Imports refusal.
+What touches the disk happens in threads; everything else in the one event loop. Imports refusal and history.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ml_board.history import History
 from ml_board.refusal import Refusal
 from mlgym.errors import DamagedError, InUseError, MLgymError, StorageError
 from mlgym.record.events import GridSearchEvent, Payload, decode
+from mlgym.record.fold import State
 from mlgym.record.forwarder import Forwarder
 from mlgym.record.hub import Acknowledgement, Hub
 from mlgym.record.journal import is_held, last_line
@@ -148,6 +150,8 @@ class Grid:
         self._watchers: set[asyncio.Event] = set()
         self._follower: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
+        self._history: tuple[Log, History] | None = None
+        self._remembering = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
 
     def idle(self) -> bool:
@@ -163,6 +167,17 @@ class Grid:
             if self._log is None:
                 raise Refusal(404, f"there is no grid search {self.paths.grid_search_id!r}")
             return self._log
+
+    async def past(self, seq: int) -> State:
+        """The state as of event `seq`, not to be changed. Raises `Refusal`: 404 when there is no log."""
+        async with self._remembering:  # one at a time, which may take seconds: the other threads are for others
+            log = await self.log()
+            if self._history is None or self._history[0] is not log:
+                self._history = log, History(log)
+            try:
+                return await asyncio.to_thread(self._history[1].state_at, seq)
+            except OSError:
+                raise Refusal(404, f"there is no grid search {self.paths.grid_search_id!r}") from None
 
     async def _refresh(self) -> bool:
         """Read on; whether there was something."""

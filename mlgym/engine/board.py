@@ -13,19 +13,19 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 from mlgym.errors import MLgymError, tell
 from mlgym.record.token import VARIABLE, board_token
+from mlgym.specs import RunPaths
 
 _MAX_PAUSE = 30.0  # seconds before it is started again, if it keeps dying
 
 
 class Board:
-    """A running board over an event storage. Raises `OSError` when no port can be opened."""
+    """A running board over the event storage of a run. Raises `OSError` when no port can be opened."""
 
-    def __init__(self, event_storage: Path) -> None:
-        self._storage = event_storage
+    def __init__(self, paths: RunPaths) -> None:
+        self._arguments = ["--event_storage_path", str(paths.event_storage), "--run_id", paths.grid_search_id]
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         try:
@@ -43,7 +43,7 @@ class Board:
         return f"{self.url}/#token={self.token}"
 
     def _start(self) -> subprocess.Popen[bytes]:
-        arguments = ["--event_storage_path", str(self._storage), "--fd", str(self._listening.fileno()), "--until_eof"]
+        arguments = [*self._arguments, "--fd", str(self._listening.fileno()), "--until_eof"]
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "ml_board", *arguments],  # -P: no module of the user's replaces one of ours
             stdin=subprocess.PIPE,  # its end tells the board that the run is gone

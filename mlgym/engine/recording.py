@@ -88,7 +88,7 @@ def _in_process(paths: RunPaths, stack: ExitStack) -> Recording:
 
 def _board(paths: RunPaths) -> Board | None:
     try:
-        return Board(paths.event_storage)
+        return Board(paths)
     except OSError as error:
         tell(f"warning: no dashboard: a port cannot be opened ({error.strerror}); events go straight to the log")
         return None

@@ -2,15 +2,17 @@
 
 The state belongs to the fold: it is updated in place and returned, which is what lets a million events be
 folded in seconds. The law is fold(a + b) = fold(fold(a), b). Warm start, status, dashboard and report all
-read this one state.
+read this one state. The dashboard's page folds the same way (tests/ml_board/golden is read by both): whoever changes
+what a field means here changes it there.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlgym.record.events import (
     CheckpointChange,
@@ -19,24 +21,89 @@ from mlgym.record.events import (
     ExperimentConfigEvent,
     ExperimentStatusEvent,
     GridSearchEvent,
+    JobOutputEvent,
     JobStatusEvent,
+    KnownEvent,
+    NondeterminismDetectedEvent,
     SystemInfoEvent,
+    WarnedEvent,
 )
 from mlgym.record.scores import Scores
+
+if TYPE_CHECKING:
+    Numbers = array[int]
+else:
+    Numbers = array  # which says what it holds only from Python 3.12 on
 
 _RANK = {"INIT": 0, "RUNNING": 1, "LOST": 2, "DONE": 3, "FAILED": 3, "STOPPED": 3}
 """A job that is LOST has not ended: it is tried again, or FAILED follows."""
 
+KINDS = (
+    "started",
+    "ended",
+    "running",
+    "done",
+    "failed",
+    "lost",
+    "stopped",
+    "checkpoint",
+    "warning",
+    "nondeterminism",
+)
+"""What marks are of. `started` and `ended` are of the grid search, the next five of a job."""
+_KIND = {kind: number for number, kind in enumerate(KINDS)}
+_JOB_KIND = {status: _KIND[status.lower()] for status in ("RUNNING", "DONE", "FAILED", "LOST", "STOPPED")}
+
+MAX_WARNINGS = 200
+
 
 @dataclass(slots=True)
 class Progress:
-    """How far the current attempt has come."""
+    """How far the current attempt has come: what event `seq` says. Empty again with the first news of an attempt."""
 
     phase: str = ""
     epoch: int = 0
     split: str = ""
     batch: int = 0
     num_batches: int = 0
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One job of an experiment. Within it a new status replaces `reason`, `error`, `stacktrace` and `finishing_time`,
+    also by nothing; `starting_time`, `device` and `host` stay until they are said anew."""
+
+    attempt: int
+    start_epoch: int = 0
+    """As the first news of the attempt had it."""
+    status: str = "INIT"
+    starting_time: int | None = None
+    finishing_time: int | None = None
+    device: str | None = None
+    host: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    stacktrace: str | None = None
+    seq: int = 0
+    """Of the last `job_status` that was taken."""
+
+
+@dataclass(slots=True)
+class Evaluations:
+    """When the evaluation results of an experiment came: two columns, in the order of the log."""
+
+    seqs: Numbers = field(default_factory=lambda: array("q"))
+    times: Numbers = field(default_factory=lambda: array("q"))
+    """`creation_ts` of each; 0 for one that has more than 64 bits."""
+
+
+class Kept(NamedTuple):
+    """A checkpoint of a whole epoch that is there. `seq` is that of the event that said so last."""
+
+    seq: int
+    files: list[tuple[str, int]]
+    """name, size in bytes"""
 
 
 class Change(NamedTuple):
@@ -48,9 +115,43 @@ class Change(NamedTuple):
     now: float
 
 
+class Notice(NamedTuple):
+    """A `warning`."""
+
+    seq: int
+    time: int
+    message: str
+    experiment_id: int | None
+
+
+@dataclass(slots=True)
+class Marks:
+    """Moments that somebody who scrolls through a grid search looks for, in four columns, in the order of the log.
+
+    A job's state makes a mark when it was taken: news of an older attempt, and a state that would go back, make none.
+    """
+
+    seqs: Numbers = field(default_factory=lambda: array("q"))
+    times: Numbers = field(default_factory=lambda: array("q"))
+    kinds: Numbers = field(default_factory=lambda: array("b"))
+    """Places in `KINDS`."""
+    experiments: Numbers = field(default_factory=lambda: array("q"))
+    """-1 for the grid search as a whole."""
+
+    def put(self, event: KnownEvent, kind: int, experiment_id: int = -1) -> None:
+        """Numbers of more than 64 bits, which only a log made by hand has, become 0 and -1."""
+        self.seqs.append(event.seq)
+        self.times.append(event.creation_ts if -(2**63) <= event.creation_ts < 2**63 else 0)
+        self.kinds.append(kind)
+        self.experiments.append(experiment_id if -(2**63) <= experiment_id < 2**63 else -1)
+
+
 @dataclass(slots=True)
 class Experiment:
-    """One experiment as of the last event folded. Times are unix time in ms."""
+    """One experiment as of the last event folded. Times are unix time in ms.
+
+    `status` and what follows it are those of the current attempt: the highest that a `job_status` has had.
+    """
 
     experiment_id: int
     config_hash: str = ""
@@ -68,14 +169,23 @@ class Experiment:
     """How many epochs were finished before the current attempt."""
     epochs_done: int = 0
     progress: Progress = field(default_factory=Progress)
+    train_batches: int = 0
+    """How many batches an epoch has: `num_batches` of the last progress in training that said so, of any attempt."""
     scores: dict[str, Scores] = field(default_factory=dict)
     """`split/tag` -> epoch -> score, in the order in which they were first seen."""
     losses: set[str] = field(default_factory=set)
-    """The keys of `scores` that are losses."""
-    checkpoints: dict[int, list[str]] = field(default_factory=dict)
-    """epoch -> file names"""
+    """The keys of `scores` that were a loss when they were first seen."""
+    checkpoints: dict[int, Kept] = field(default_factory=dict)
+    """epoch -> what is there, in the order in which the epochs were first saved (or again, after they were deleted)."""
     num_threads: int | None = None
     changes: list[Change] = field(default_factory=list)
+    config_seq: int = 0
+    """Of the last `experiment_config`; 0 before there is one."""
+    status_seq: int = 0
+    """Of the last `job_status` that was taken; 0 before there is one."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """One for each number that was taken, so by rising number. The last is the current one."""
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
 
 @dataclass(slots=True)
@@ -95,6 +205,11 @@ class State:
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     damaged: int = 0
     """Bytes of the log that could not be read."""
+    time: int = 0
+    """`creation_ts` of the last event that is known here (see `fold`)."""
+    marks: Marks = field(default_factory=Marks)
+    warnings: list[Notice] = field(default_factory=list)
+    """The last 200."""
 
     def experiment(self, experiment_id: int) -> Experiment:
         found = self.experiments.get(experiment_id)
@@ -115,6 +230,7 @@ def _grid_search(state: State, event: GridSearchEvent) -> None:
         state.finishing_time = None
     else:
         state.finishing_time = event.creation_ts
+    state.marks.put(event, _KIND["started"] if payload.status == "STARTED" else _KIND["ended"])
 
 
 def _system_info(state: State, event: SystemInfoEvent) -> None:
@@ -127,6 +243,7 @@ def _experiment_config(state: State, event: ExperimentConfigEvent) -> None:
     experiment.config_hash = payload.config_hash
     experiment.swept = payload.swept
     experiment.num_epochs = payload.num_epochs or 0
+    experiment.config_seq = event.seq
 
 
 def _job_status(state: State, event: JobStatusEvent) -> None:
@@ -147,47 +264,75 @@ def _job_status(state: State, event: JobStatusEvent) -> None:
     experiment.finishing_time = payload.finishing_time
     experiment.device = payload.device or experiment.device
     experiment.num_threads = payload.num_threads or experiment.num_threads
+    experiment.status_seq = event.seq
+    if not experiment.attempts or experiment.attempts[-1].attempt != event.attempt:
+        experiment.attempts.append(Attempt(event.attempt, experiment.start_epoch))
+    attempt = experiment.attempts[-1]
+    attempt.status = payload.status
+    attempt.reason = payload.reason
+    attempt.error = payload.error
+    attempt.stacktrace = payload.stacktrace
+    attempt.starting_time = experiment.starting_time
+    attempt.finishing_time = payload.finishing_time
+    attempt.device = payload.device or attempt.device
+    attempt.host = payload.host or attempt.host
+    attempt.seq = event.seq
+    if payload.status != "INIT":
+        state.marks.put(event, _JOB_KIND[payload.status], payload.experiment_id)
 
 
 def _experiment_status(state: State, event: ExperimentStatusEvent) -> None:
     payload = event.payload
-    experiment = state.experiment(payload.experiment_id)
+    experiment = state.experiments.get(payload.experiment_id) or state.experiment(payload.experiment_id)
     if event.attempt < experiment.attempt:
         return
     progress = experiment.progress
-    progress.phase = payload.status
+    progress.phase = phase = payload.status
     progress.epoch = payload.current_epoch
     progress.split = payload.current_split or ""
     progress.batch = payload.current_batch
-    progress.num_batches = payload.num_batches
+    progress.num_batches = num_batches = payload.num_batches
+    progress.seq = event.seq
+    if phase == "train" and num_batches:
+        experiment.train_batches = num_batches
 
 
 def _evaluation_result(state: State, event: EvaluationResultEvent) -> None:
     payload = event.payload
-    experiment = state.experiment(payload.experiment_id)
+    experiment = state.experiments.get(payload.experiment_id) or state.experiment(payload.experiment_id)
     epoch = payload.epoch
     if epoch > experiment.epochs_done:
         experiment.epochs_done = epoch
+    seq = event.seq
+    evaluations = experiment.evaluations
+    evaluations.seqs.append(seq)
+    try:
+        evaluations.times.append(event.creation_ts)
+    except OverflowError:
+        evaluations.times.append(0)
     scores = experiment.scores
     for metric in payload.metric_scores:
         key = f"{metric.split}/{metric.metric}"
         found = scores.get(key)
         if found is None:
             found = scores[key] = Scores()
-        _put(experiment, key, found, epoch, float(metric.score))
+        before = found.put(epoch, value := float(metric.score), seq)
+        if before is not None:
+            _run_again(experiment, epoch, key, before, value)
     for loss in payload.loss_scores:
         key = f"{loss.split}/{loss.loss}"
         found = scores.get(key)
         if found is None:
             found = scores[key] = Scores()
             experiment.losses.add(key)
-        _put(experiment, key, found, epoch, float(loss.score))
+        before = found.put(epoch, value := float(loss.score), seq)
+        if before is not None:
+            _run_again(experiment, epoch, key, before, value)
 
 
-def _put(experiment: Experiment, key: str, scores: Scores, epoch: int, now: float) -> None:
-    """When an epoch was run again, equal values are one, others are remembered."""
-    before = scores.put(epoch, now)
-    if before is not None and before != now and not (math.isnan(before) and math.isnan(now)):
+def _run_again(experiment: Experiment, epoch: int, key: str, before: float, now: float) -> None:
+    """The later score of an epoch counts; that it is another one is remembered."""
+    if before != now and not (math.isnan(before) and math.isnan(now)):
         experiment.changes.append(Change(epoch, key, before, now))
 
 
@@ -197,9 +342,26 @@ def _checkpoint(state: State, event: CheckpointChange) -> None:
         return
     checkpoints = state.experiment(payload.experiment_id).checkpoints
     if payload.action == "SAVED":
-        checkpoints[payload.epoch] = [file.name for file in payload.files]
+        checkpoints[payload.epoch] = Kept(event.seq, [(file.name, file.size) for file in payload.files])
+        state.marks.put(event, _KIND["checkpoint"], payload.experiment_id)
     else:
         checkpoints.pop(payload.epoch, None)
+
+
+def _warned(state: State, event: WarnedEvent) -> None:
+    payload = event.payload
+    experiment_id = payload.experiment_id
+    state.warnings.append(Notice(event.seq, event.creation_ts, payload.message, experiment_id))
+    del state.warnings[:-MAX_WARNINGS]
+    state.marks.put(event, _KIND["warning"], -1 if experiment_id is None else experiment_id)
+
+
+def _nondeterminism_detected(state: State, event: NondeterminismDetectedEvent) -> None:
+    state.marks.put(event, _KIND["nondeterminism"], event.payload.experiment_id)
+
+
+def _job_output(state: State, event: JobOutputEvent) -> None:
+    """What jobs print is no state."""
 
 
 _HANDLERS: dict[type, Callable[[State, Any], None]] = {
@@ -210,21 +372,30 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     ExperimentStatusEvent: _experiment_status,
     EvaluationResultEvent: _evaluation_result,
     CheckpointChange: _checkpoint,
+    JobOutputEvent: _job_output,
+    WarnedEvent: _warned,
+    NondeterminismDetectedEvent: _nondeterminism_detected,
 }
 
 
 def fold(state: State, event: Event) -> State:
-    """`state` after `event`. Events of unknown types only move `seq`."""
-    handler = _HANDLERS.get(type(event))
-    if handler is not None:
-        handler(state, event)
-    if event.seq > state.seq:
-        state.seq = event.seq
-    return state
+    """`state` after `event`. Events of unknown types, or whose payload does not fit their type, only move `seq`."""
+    return fold_all(state, (event,))
 
 
 def fold_all(state: State, events: Iterable[Event]) -> State:
     """`state` after all of `events`."""
+    handler_of = _HANDLERS.get
+    known = None
+    newest = state.seq
     for event in events:
-        fold(state, event)
+        handler = handler_of(type(event))
+        if handler is not None:
+            handler(state, event)
+            known = event
+        if event.seq > newest:
+            newest = event.seq
+    state.seq = newest
+    if known is not None:
+        state.time = known.creation_ts  # type: ignore[union-attr]
     return state

@@ -12,8 +12,8 @@ import threading
 import weakref
 import zlib
 from array import array
-from bisect import bisect_right
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ from mlgym.specs import RunPaths
 T = TypeVar("T")
 
 _STEP = 64 * 1024  # bytes of the log to an entry of the index
+_PIECE = 1 << 20  # bytes that are read at once
 _PROBE = 4096  # bytes at the beginning and before the end of what was folded, by which a log is recognised
 _WORTH_SAVING = 20_000  # events; fewer are folded faster than anybody could notice
 
@@ -165,6 +166,43 @@ class Log:
                     found.append(line)
         return found
 
+    def forwards(self, after: int) -> Iterator[bytes]:
+        """What the file holds from event `after + 1` (or a little before it) to the last, whole lines, in pieces of
+        about 1 MiB. Lines are not checked: with damage, some are no events."""
+        at = max(0, bisect_right(self._seqs, after + 1) - 1)
+        offset = self._offsets[at] if len(self._offsets) > at else 0
+        rest = b""
+        with self._opened() as file:
+            while chunk := os.pread(file.fileno(), min(_PIECE, self._seen - offset), offset):
+                offset += len(chunk)
+                lines, newline, rest = (rest + chunk).rpartition(b"\n")
+                if newline:
+                    yield lines + newline
+
+    def backwards(self, before: int) -> Iterator[bytes]:
+        """What the file holds from event `before - 1` (or a little after it) to the first, as `forwards` has it, but
+        piece by piece from behind."""
+        at = bisect_left(self._seqs, before)
+        end = self._offsets[at] if at < len(self._offsets) else self._seen
+        with self._opened() as file:
+            while at > 0:
+                at = max(0, min(at - 1, bisect_right(self._offsets, end - _PIECE)))
+                yield os.pread(file.fileno(), end - self._offsets[at], self._offsets[at])
+                end = self._offsets[at]
+
+    def events(self, after: int, until: int) -> Iterator[list[Event]]:
+        """The events after number `after` up to number `until`, decoded, in pieces."""
+        for piece in self.forwards(after):
+            lines = piece.split(b"\n")
+            good = [line for line in lines if body_of(line) is not None]
+            events = decode_lines(piece if len(good) == len(lines) - 1 else b"".join(line + b"\n" for line in good))
+            if events and (events[0].seq <= after or events[-1].seq > until):
+                yield [event for event in events if after < event.seq <= until]
+            else:
+                yield events
+            if events and events[-1].seq >= until:
+                return
+
     def _opened(self) -> IO[bytes]:
         if self._converter is not None:
             return os.fdopen(os.dup(self._converted), "rb", buffering=0)
@@ -221,9 +259,9 @@ class Log:
             with self.path.open("rb") as file:
                 head, tail = _probes(file, self.end)
             columns = (self._seqs.tobytes(), self._offsets.tobytes())
-            saved = _Saved(_code(), self.end, head, tail, self.last, columns, self.state)
+            saved = _Saved(self.end, head, tail, self.last, columns, self.state)
             content = _encode(saved)
-            temporary.write_bytes(b"%08x" % zlib.crc32(content) + content)
+            temporary.write_bytes(b"%08x" % zlib.crc32(content, _code()) + content)
             temporary.rename(self._saved_at)
         except (OSError, OverflowError, TypeError, ValueError, msgspec.MsgspecError):
             with suppress(OSError):
@@ -232,11 +270,11 @@ class Log:
     def _restore(self) -> None:
         try:
             content = self._saved_at.read_bytes()
-            if content[:8] != b"%08x" % zlib.crc32(memoryview(content)[8:]):
+            if content[:8] != b"%08x" % zlib.crc32(memoryview(content)[8:], _code()):
                 return
             saved = _decode(memoryview(content)[8:])
             with self.path.open("rb") as file:
-                if saved.code != _code() or (saved.head, saved.tail) != _probes(file, saved.end):
+                if (saved.head, saved.tail) != _probes(file, saved.end):
                     return
                 if os.fstat(file.fileno()).st_size < saved.end:
                     return
@@ -250,7 +288,6 @@ class Log:
 
 
 class _Saved(msgspec.Struct, array_like=True):
-    code: int
     end: int
     head: int
     tail: int
@@ -262,15 +299,30 @@ class _Saved(msgspec.Struct, array_like=True):
 def _pack(value: Any) -> Any:
     if isinstance(value, Scores):
         return value.packed()
+    if isinstance(value, array):
+        return value.typecode, value.tobytes()
     raise NotImplementedError
 
 
 def _unpack(type_: type, value: Any) -> Any:
-    return Scores.unpacked(value)
+    if type_ is Scores:
+        return Scores.unpacked(value)
+    return array(value[0], value[1])
 
 
 _encode = msgspec.msgpack.Encoder(enc_hook=_pack).encode
 _decode = msgspec.msgpack.Decoder(_Saved, dec_hook=_unpack).decode
+_decode_state = msgspec.msgpack.Decoder(State, dec_hook=_unpack).decode
+
+
+def packed(state: State) -> bytes:
+    """A state as bytes. Raises `OverflowError` when a number in it has more than 64 bits."""
+    return _encode(state)
+
+
+def unpacked(content: bytes | memoryview) -> State:
+    """The state that `packed` was given, anew."""
+    return _decode_state(content)
 
 
 def _probes(file: IO[bytes], end: int) -> tuple[int, int]:
@@ -281,7 +333,7 @@ def _probes(file: IO[bytes], end: int) -> tuple[int, int]:
 
 @cache
 def _code() -> int:
-    """A digest of the code that folds: a state that other code has made is stale."""
+    """A digest of the code that folds: the checksum of a saved state begins with it, so other code's never fits."""
     here = Path(__file__).parent
     return zlib.crc32(b"".join((here / name).read_bytes() for name in ("events.py", "fold.py", "scores.py", "log.py")))
 

@@ -73,13 +73,8 @@ def report(state: State, score: str | None = None, mode: Mode | None = None, now
     `now`, unix time in ms, is what running experiments are timed by. Raises `InputError` for a score that nothing has.
     """
     experiments = sorted(state.experiments.values(), key=lambda experiment: experiment.experiment_id)
-    keys = {key: key in experiment.losses for experiment in experiments for key in experiment.scores}
-    if score is None:
-        score = _default_score(keys)
-    elif score not in keys and keys:
-        raise InputError(f"there is no score {score!r}; {one_of(score, keys)}")
-    if mode is None:
-        mode = "min" if score and _smaller_is_better(score, keys.get(score, False)) else "max"
+    score, natural = judged_by(experiments, score)
+    mode = mode or natural
     pace = _pace(experiments, now)
     rows = [_row(experiment, score, mode, now, pace) for experiment in experiments]
     judged = [row for row in rows if row.best]
@@ -97,6 +92,16 @@ def report(state: State, score: str | None = None, mode: Mode | None = None, now
         _left(state, rows),
         rows,
     )
+
+
+def judged_by(experiments: Iterable[Experiment], score: str | None = None) -> tuple[str | None, Mode]:
+    """The score that experiments are compared by, as `report` chooses it, and which of its values are the better."""
+    keys = {key: key in experiment.losses for experiment in experiments for key in experiment.scores}
+    if score is None:
+        score = _default_score(keys)
+    elif score not in keys and keys:
+        raise InputError(f"there is no score {score!r}; {one_of(score, keys)}")
+    return score, "min" if score and _smaller_is_better(score, keys.get(score, False)) else "max"
 
 
 def _default_score(keys: dict[str, bool]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from mlgym.record.report import Report, as_text
 from mlgym.specs import RunPaths
@@ -14,7 +15,7 @@ _LINES = 8
 
 
 def summary(found: Report, paths: RunPaths, servers: Sequence[str] = ()) -> str:
-    """The table, the winner, every failure with its last lines (of the first ten), and where the log is."""
+    """The table, the winner, every failure with its last lines (of the first ten), and where to see more."""
     text = [as_text(found)]
     failed = [row for row in found.rows if row.status in ("FAILED", "LOST")]
     for i, row in enumerate(failed):
@@ -25,7 +26,10 @@ def summary(found: Report, paths: RunPaths, servers: Sequence[str] = ()) -> str:
         output = paths.output(row.experiment_id)
         if lines := _last_lines(output):
             text += [f"  the end of {output}:", *(f"  | {line}" for line in lines)]
-    return "\n".join([*text, "", f"log: {', '.join(servers) or paths.log}"])
+    if servers:
+        return "\n".join([*text, "", f"log: {', '.join(servers)}"])
+    board = f"ml_board --event_storage_path {quote(str(paths.event_storage))} --run_id {paths.grid_search_id}"
+    return "\n".join([*text, "", f"dashboard: {board}", f"log: {paths.log}"])
 
 
 def _last_lines(path: Path) -> list[str]:

@@ -138,7 +138,7 @@ def test_the_snapshot_is_the_fold(board: Board, gs: str) -> None:
     assert found == json.loads(json.dumps(snapshot(read_state(board.log(gs)))))
     (experiment,) = found["experiments"]
     assert (found["seq"], experiment["status"], experiment["epochs_done"]) == (31, "RUNNING", 30)
-    scores = {"loss": False, "epochs": list(range(1, 31)), "values": [0.5] * 30}
+    scores = {"loss": False, "epochs": [*range(1, 31)], "values": [0.5] * 30, "seqs": [*range(2, 32)]}
     assert experiment["scores"] == {"val/a": scores}
 
 
@@ -150,7 +150,9 @@ def test_scores_that_json_does_not_know(board: Board, gs: str) -> None:
     assert experiment["scores"]["val/a"]["values"] == ["NaN"]
 
 
-@pytest.mark.parametrize("what", ["events", "snapshot", "experiments"])
+@pytest.mark.parametrize(
+    "what", ["events", "events?before=9", "snapshot", "snapshot?scores=summary", "snapshot?at=2", "experiments"]
+)
 def test_numbers_of_any_size_are_shown(board: Board, gs: str, what: str) -> None:
     """What is in a log must come out of it: integers of JSON have no end."""
     for n, payload in enumerate(
@@ -229,7 +231,8 @@ def test_system_info(board: Board, gs: str) -> None:
 def test_output_from_an_offset(board: Board, gs: str) -> None:
     folder = board.storage / gs / "4"
     folder.mkdir(parents=True)
-    assert board.get(f"/grid_searches/{gs}/4/output").status == 404
+    nothing = {"offset": 0, "next_offset": 0, "size": 0, "text": ""}
+    assert board.get(f"/grid_searches/{gs}/4/output?offset=7").json() == nothing
     text = "x" + "ö" * 1_200_000 + "\n"  # a piece of 1 MiB ends within one
     (folder / "output.log").write_text(text)
     size = len(text.encode())
@@ -483,6 +486,13 @@ REFUSED: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/grid_searches/unknown/experiments", None, {}, 404, "'unknown'"),
     ("GET", "/grid_searches/unknown/events", None, {}, 404, "'unknown'"),
     ("GET", "/grid_searches/unknown/snapshot", None, {}, 404, "'unknown'"),
+    ("GET", "/grid_searches/unknown/snapshot?at=5&scores=summary", None, {}, 404, "'unknown'"),
+    ("GET", "/grid_searches/unknown/summary", None, {}, 404, "'unknown'"),
+    ("GET", "/grid_searches/unknown/series", None, {}, 404, "'unknown'"),
+    ("GET", "/grid_searches/unknown/timeline", None, {}, 404, "'unknown'"),
+    ("GET", "/grid_searches/unknown/experiments/1", None, {}, 404, "'unknown'"),
+    ("GET", "/grid_searches/unknown/events?type=warning", None, {}, 404, "'unknown'"),
+    ("GET", "/grid_searches/refused/summary", None, {}, 404, "there is no grid search"),
     ("GET", "/grid_searches/unknown/run_config", None, {}, 404, "'unknown'"),
     ("GET", "/grid_searches/unknown/1/output", None, {}, 404, "'unknown'"),
     ("GET", "/checkpoint_list/unknown/1", None, {}, 404, "'unknown'"),
@@ -502,6 +512,22 @@ REFUSED: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/grid_searches/refused/events?after=1&after=2", None, {}, 400, "after: expected one number"),
     ("GET", "/grid_searches/refused/events?limit=0", None, {}, 400, "limit: expected one number from 1 to 10000"),
     ("GET", "/grid_searches/refused/events?limit=10001", None, {}, 400, "limit: expected one number from 1 to 10000"),
+    ("GET", "/grid_searches/refused/events?after=1&before=2", None, {}, 400, "expected `after` or `before`, not both"),
+    ("GET", "/grid_searches/refused/events?before=x", None, {}, 400, "before: expected one number from 0"),
+    ("GET", "/grid_searches/refused/events?experiment=-1", None, {}, 400, "experiment: expected one number from 0"),
+    ("GET", f"/grid_searches/refused/events?{'type=a&' * 51}", None, {}, 400, "type: expected up to 50, not 51"),
+    ("GET", "/grid_searches/refused/snapshot?at=-1", None, {}, 400, "at: expected one number from 0"),
+    ("GET", "/grid_searches/refused/snapshot?scores=few", None, {}, 400, "scores: expected one of all, summary, not 'few'"),
+    ("GET", "/grid_searches/refused/snapshot?scores=all&scores=all", None, {}, 400, "scores: expected one word, not 2"),
+    ("GET", "/grid_searches/refused/series?experiments=", None, {}, 400, "experiments: expected numbers and ranges such as 1-50,52"),
+    ("GET", "/grid_searches/refused/series?experiments=1,", None, {}, 400, "not '1,'"),
+    ("GET", "/grid_searches/refused/series?experiments=1-2-3", None, {}, 400, "not '1-2-3'"),
+    ("GET", f"/grid_searches/refused/series?experiments={'1,' * 2000}1", None, {}, 400, "experiments: expected"),
+    ("GET", "/grid_searches/refused/series?points=9", None, {}, 400, "points: expected one number from 10 to 100000"),
+    ("GET", "/grid_searches/refused/timeline?points=100001", None, {}, 400, "points: expected one number from 10 to 100000"),
+    ("GET", "/grid_searches/refused/experiments/x", None, {}, 400, "'x' is no number"),
+    ("GET", "/grid_searches/refused/experiments/1?at=x", None, {}, 400, "at: expected one number from 0"),
+    ("GET", "/grid_searches/.hidden/summary", None, {}, 400, "expected up to 64 letters, digits"),
     ("GET", "/grid_searches/.hidden/events", None, {}, 400, "expected up to 64 letters, digits"),
     ("GET", f"/grid_searches/{'x' * 65}/events", None, {}, 400, "expected up to 64 letters, digits"),
     ("GET", "/checkpoint_list/refused/01", None, {}, 400, "expected digits"),
@@ -621,7 +647,12 @@ def test_a_machine_reads_the_description(tmp_path: Path, flags: tuple[str, ...])
                 "checks": {"allow_header_conformance": {"enabled": False}},
                 "operations": [
                     # That the file has the name in the path, and that a text is JSON, a schema cannot say.
-                    {"include-method": ["PUT", "POST"], "checks": {"positive_data_acceptance": {"enabled": False}}}
+                    {"include-method": ["PUT", "POST"], "checks": {"positive_data_acceptance": {"enabled": False}}},
+                    # Nor that of two parameters only one may be there.
+                    {
+                        "include-path": "/grid_searches/{gs}/events",
+                        "checks": {"positive_data_acceptance": {"enabled": False}},
+                    },
                 ],
             }
         )

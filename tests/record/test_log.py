@@ -6,9 +6,11 @@ import json
 import math
 import os
 import random
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -197,18 +199,100 @@ def test_a_log_that_is_replaced_is_said_to_be(tmp_path: Path) -> None:
         log.refresh()
 
 
+@pytest.mark.usefixtures("saves_always")
+def test_what_an_earlier_version_has_saved_is_not_even_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = written(tmp_path, 30)
+    content = msgspec.msgpack.encode([1, 2, 3, {}, [b"", b""], {"experiments": {0: {"scores": {"val/a": [b"", b""]}}}}])
+    snapshot_of(log).write_bytes(b"%08x" % zlib.crc32(content) + content)
+    assert Log.load(log).state == plainly(log)
+
+
+@settings(max_examples=40, deadline=None)
+@given(after=st.integers(0, 2100), until=st.integers(0, 2100), piece=st.sampled_from([100, 5000, 70_000, 1 << 20]))
+def test_events_of_any_stretch(tmp_path_factory: pytest.TempPathFactory, after: int, until: int, piece: int) -> None:
+    """Decoded forwards, and as lines in both directions, whatever is read at once."""
+    folder = tmp_path_factory.getbasetemp() / "stretches"
+    path = folder / "event_storage.log"
+    log = Log.load(path if path.exists() else written(folder, 2000))
+    content = path.read_bytes()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(log_module, "_PIECE", piece)
+        found = [event.seq for events in log.events(after, until) for event in events]
+        assert found == list(range(after + 1, min(until, 2000) + 1))
+        forwards = b"".join(log.forwards(after))
+        backwards = b"".join(reversed(list(log.backwards(until))))
+    assert content.endswith(forwards)
+    assert content.startswith(backwards)
+    if after < 2000:
+        assert decode_lines(forwards)[0].seq <= after + 1
+    if 1 < until <= 2000:
+        assert decode_lines(backwards)[-1].seq >= until - 1
+
+
+def test_a_stretch_with_damage(tmp_path: Path) -> None:
+    path = written(tmp_path, 300)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line.replace(b'"n"', b'"m"') if i % 7 == 3 else line for i, line in enumerate(lines)))
+    log = Log.load(path)
+    good = [i + 1 for i in range(300) if i % 7 != 3]
+    assert [event.seq for events in log.events(0, 300) for event in events] == good
+    assert [event.seq for events in log.events(17, 40) for event in events] == [seq for seq in good if 17 < seq <= 40]
+
+
+# --- scores ---
+
+_points = st.lists(st.tuples(st.integers(0, 30), st.floats()))
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 30), st.floats())))
+@given(_points)
 def test_scores_are_a_mapping(points: list[tuple[int, float]]) -> None:
-    scores, expected = Scores(), dict[int, float]()
-    for epoch, value in points:
-        before = scores.put(epoch, value)
+    scores, expected, seqs = Scores(), dict[int, float](), dict[int, int]()
+    for seq, (epoch, value) in enumerate(points):
+        before = scores.put(epoch, value, seq)
         assert repr(before) == repr(expected.get(epoch))
-        expected[epoch] = value
+        expected[epoch], seqs[epoch] = value, seq
     assert list(scores) == sorted(expected)
     assert repr(dict(scores)) == repr(dict(sorted(expected.items())))
-    assert Scores.unpacked(scores.packed()) == scores
+    assert scores.seqs.tolist() == [seq for _, seq in sorted(seqs.items())]
+    assert Scores.unpacked(scores.packed()).packed() == scores.packed()
     assert 31 not in scores
+
+
+def test_when_a_score_came_does_not_make_it_another() -> None:
+    one, other = Scores(), Scores()
+    one.put(1, 0.5, 7)
+    other.put(1, 0.25, 8)
+    assert one != other
+    other.put(1, 0.5, 9)
+    assert one == other
+
+
+@settings(max_examples=200, deadline=None)
+@given(points=_points, more=_points)
+def test_extremes(points: list[tuple[int, float]], more: list[tuple[int, float]]) -> None:
+    """Of finite scores, the earliest of equal ones; also when they are asked for in between."""
+    scores = Scores()
+    for part in (points, more):
+        for epoch, value in part:
+            scores.put(epoch, value)
+        values = scores.values_.tolist()
+        finite = [at for at, value in enumerate(values) if math.isfinite(value)]
+        assert scores.lowest() == min(finite, key=lambda at: (values[at], at), default=None)
+        assert scores.highest() == min(finite, key=lambda at: (-values[at], at), default=None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(points=st.lists(st.tuples(st.integers(0, 9), st.floats(), st.integers(0, 2))), then=st.integers(0, 40))
+def test_scores_know_their_past(points: list[tuple[int, float, int]], then: int) -> None:
+    """Also where an epoch was run again or came late; several scores may come with one event."""
+    seq, scores, expected = 0, Scores(), Scores()
+    for epoch, value, step in points:
+        seq += step
+        scores.put(epoch, value, seq)
+        if seq <= then:
+            expected.put(epoch, value, seq)
+    assert repr(scores.as_of(then).packed()) == repr(expected.packed())
 
 
 # --- old logs -----------------------------------------------------------------------------------------------

@@ -10,30 +10,40 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlgym.errors import StorageError
 from mlgym.record.events import (
+    EVENT_TYPES,
+    CheckpointEvent,
+    CheckpointFile,
     EvaluationResult,
+    ExperimentConfig,
     ExperimentStatus,
     GridSearch,
+    JobState,
     JobStatus,
     MetricScore,
+    NondeterminismDetected,
+    Payload,
     Unknown,
+    Warned,
     decode,
     decode_lines,
     number,
     plain,
     seal,
 )
-from mlgym.record.fold import State, fold_all
+from mlgym.record.fold import KINDS, Attempt, Kept, Notice, State, fold_all
 from mlgym.record.forwarder import MAX_BYTES, MAX_EVENTS, Forwarder, batches
 from mlgym.record.hub import Acknowledgement, Hub
 from mlgym.record.journal import Journal, read_blocks
-from mlgym.record.log import read_state
+from mlgym.record.log import packed, read_state, unpacked
 from mlgym.record.spool import Spool, new_source
 from tests.conftest import ROOT
 
@@ -351,6 +361,31 @@ _payloads = st.one_of(
         num_epochs=st.just(3),
         current_epoch=st.integers(0, 3),
         current_split=st.sampled_from([None, "val"]),
+        num_batches=st.integers(0, 5),
+    ),
+    st.builds(
+        ExperimentConfig,
+        grid_search_id=st.just("g"),
+        experiment_id=st.integers(0, 2),
+        swept=st.dictionaries(st.text(max_size=3), st.none() | st.integers() | st.floats(allow_nan=False), max_size=2),
+    ),
+    st.builds(
+        CheckpointEvent,
+        grid_search_id=st.just("g"),
+        experiment_id=st.integers(0, 2),
+        epoch=st.integers(0, 3),
+        batch=st.integers(0, 1),
+        action=st.sampled_from(["SAVED", "DELETED"]),
+        files=st.just([CheckpointFile("model.safetensors", 7, "")]),
+    ),
+    st.builds(
+        Warned, grid_search_id=st.just("g"), message=st.text(max_size=5), experiment_id=st.none() | st.integers(0, 2)
+    ),
+    st.builds(
+        NondeterminismDetected,
+        grid_search_id=st.just("g"),
+        experiment_id=st.integers(0, 2),
+        epoch=st.integers(0, 3),
     ),
     st.builds(
         EvaluationResult,
@@ -379,6 +414,8 @@ def test_fold_is_a_fold(
     events = [event for block in read_blocks(folder / "log") for event in decode_lines(block.lines)]
     whole = fold_all(State(), events)
     assert fold_all(fold_all(State(), events[:cut]), events[cut:]) == whole == hub.state
+    assert unpacked(packed(fold_all(State(), events[:cut]))) == fold_all(State(), events[:cut])
+    assert packed(fold_all(unpacked(packed(fold_all(State(), events[:cut]))), events[cut:])) == packed(whole)
 
     rank = {"INIT": 0, "RUNNING": 1, "LOST": 2}
     state, before = State(), {0: (0, 0), 1: (0, 0), 2: (0, 0)}
@@ -388,6 +425,108 @@ def test_fold_is_a_fold(
             now = (experiment.attempt, rank.get(experiment.status, 3))
             assert now >= before[experiment.experiment_id]
             before[experiment.experiment_id] = now
+
+
+def folded(*payloads: Payload | tuple[Payload, int]) -> State:
+    """The state after these payloads as events 1, 2, 3, ..., which come a second after each other."""
+    lines = []
+    for seq, entry in enumerate(payloads, 1):
+        payload, attempt = entry if isinstance(entry, tuple) else (entry, 1)
+        name, body = EVENT_TYPES[type(payload)], msgspec.json.encode(payload)
+        head = b'{"seq":%d,"event_type":"%b","creation_ts":%d,"attempt":%d,"payload":%b'
+        lines.append(seal(head % (seq, name, 1000 * seq, attempt, body)))
+    return fold_all(State(), decode_lines(b"".join(lines)))
+
+
+def job(status: JobState, **more: Any) -> JobStatus:
+    return JobStatus(grid_search_id="g", job_id="1", experiment_id=1, status=status, **more)
+
+
+def test_every_attempt_is_kept() -> None:
+    state = folded(
+        job("INIT"),
+        job("RUNNING", starting_time=5, device="cpu", host="a"),
+        (job("INIT", start_epoch=2), 2),
+        (job("RUNNING", start_epoch=9, host="b"), 2),
+        job("FAILED", error="late news"),
+        (job("FAILED", error="ValueError", stacktrace="...", finishing_time=9), 2),
+        (job("DONE"), 2),
+        (job("RUNNING"), 7),
+    )
+    experiment = state.experiments[1]
+    assert experiment.attempts == [
+        Attempt(1, status="RUNNING", starting_time=5, device="cpu", host="a", seq=2),
+        Attempt(2, 2, "FAILED", finishing_time=9, host="b", error="ValueError", stacktrace="...", seq=6),
+        Attempt(7, status="RUNNING", seq=8),
+    ]
+    assert (experiment.attempt, experiment.status, experiment.status_seq) == (7, "RUNNING", 8)
+    assert experiment.device == "cpu"  # as before: the last that was said of any attempt
+    assert [KINDS[kind] for kind in state.marks.kinds] == ["running", "running", "failed", "running"]
+
+
+def test_what_carries_which_number() -> None:
+    score = [MetricScore("a", "val", 0.5)]
+    state = folded(
+        GridSearch(grid_search_id="g", status="STARTED"),
+        ExperimentConfig(grid_search_id="g", experiment_id=1),
+        ExperimentStatus(
+            grid_search_id="g", experiment_id=1, status="train", num_epochs=2, current_epoch=1, num_batches=40
+        ),
+        ExperimentStatus(
+            grid_search_id="g", experiment_id=1, status="evaluation", num_epochs=2, current_epoch=1, num_batches=5
+        ),
+        EvaluationResult(grid_search_id="g", experiment_id=1, epoch=1, metric_scores=score),
+        EvaluationResult(grid_search_id="g", experiment_id=1, epoch=2),
+        EvaluationResult(grid_search_id="g", experiment_id=1, epoch=2, metric_scores=score),
+        CheckpointEvent(
+            grid_search_id="g", experiment_id=1, epoch=1, action="SAVED", files=[CheckpointFile("m", 7, "")]
+        ),
+        CheckpointEvent(grid_search_id="g", experiment_id=1, epoch=1, batch=3, action="SAVED"),
+        Warned(grid_search_id="g", message="m"),
+        NondeterminismDetected(grid_search_id="g", experiment_id=1, epoch=1),
+        GridSearch(grid_search_id="g", status="INTERRUPTED"),
+    )
+    experiment = state.experiments[1]
+    assert (experiment.config_seq, experiment.progress.seq, experiment.train_batches) == (2, 4, 40)
+    assert experiment.scores["val/a"].seqs.tolist() == [5, 7]
+    assert (experiment.evaluations.seqs.tolist(), experiment.evaluations.times.tolist()) == (
+        [5, 6, 7],
+        [5000, 6000, 7000],
+    )
+    assert experiment.checkpoints == {1: Kept(8, [("m", 7)])}
+    assert state.warnings == [Notice(10, 10_000, "m", None)]
+    marks = state.marks
+    assert list(
+        zip(marks.seqs, marks.times, (KINDS[kind] for kind in marks.kinds), marks.experiments, strict=True)
+    ) == [
+        (1, 1000, "started", -1),
+        (8, 8000, "checkpoint", 1),
+        (10, 10_000, "warning", -1),
+        (11, 11_000, "nondeterminism", 1),
+        (12, 12_000, "ended", -1),
+    ]
+    assert state.time == 12_000
+
+
+def test_the_last_warnings_are_kept() -> None:
+    state = folded(*(Warned(grid_search_id="g", message=str(i)) for i in range(250)))
+    assert [warning.message for warning in state.warnings] == [str(i) for i in range(50, 250)]
+    assert len(state.marks.seqs) == 250
+
+
+def test_times_and_ids_that_fit_no_column() -> None:
+    """JSON's integers have no end; what cannot be kept as it is must not stop the fold."""
+    lines = [
+        b'{"seq":%d,"event_type":"%b","creation_ts":%d,"payload":{"grid_search_id":"g","experiment_id":%d,%b}'
+        % (seq, name, 10**30, 10**25, rest)
+        for seq, (name, rest) in enumerate([(b"evaluation_result", b'"epoch":1'), (b"warning", b'"message":"m"')], 1)
+    ]
+    state = fold_all(State(), decode_lines(b"".join(map(seal, lines))))
+    assert state.experiments[10**25].evaluations.times.tolist() == [0]
+    assert (state.marks.times.tolist(), state.marks.experiments.tolist()) == ([0], [-1])
+    assert (state.time, state.warnings) == (10**30, [Notice(2, 10**30, "m", 10**25)])
+    with pytest.raises(OverflowError):
+        packed(state)
 
 
 def test_nan_scores_come_back(tmp_path: Path) -> None:
