@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all set-up themselves, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint format bench clean
+.PHONY: help demo test test-long lint format page bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,6 +10,7 @@ help:
 	@echo "make demo       install into .venv and train a grid of 12 on handwritten digits"
 	@echo "make test       run the tests;  make test-long  with the long ones"
 	@echo "make lint       ruff and mypy;  make format     format the code"
+	@echo "make page       build the dashboard's page into ml_board/static (needs Node)"
 	@echo "make bench      measure, and write docs/benchmarks.md"
 
 # torch first and alone: its exact pin takes a build that fits the machine, where a resolver might pick another.
@@ -38,8 +39,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+page: $(READY)
+	$(BIN)/python -m ml_board.wire_types > ml_board/frontend/src/wire/events.ts
+	cd ml_board/frontend && npm ci --no-audit --no-fund && npm run check && npm run build
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv ml_board/frontend/node_modules build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

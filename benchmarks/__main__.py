@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import checkpoints, components, delivery, emit, epoch, folding, jobs
+from benchmarks import checkpoints, components, delivery, emit, epoch, folding, jobs, page
 from benchmarks.measure import Result, machine
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -19,6 +19,7 @@ ALL = {
     "jobs": jobs.run,
     "checkpoints": checkpoints.run,
     "delivery": delivery.run,
+    "page": page.run,
 }
 
 
@@ -34,11 +35,11 @@ def main() -> int:
         for result in results:
             print("  " + result.line())
     RESULTS.write_text(json.dumps(saved, indent=1) + "\n")
-    PAGE.write_text(page(saved))
+    PAGE.write_text(written(saved))
     return 0
 
 
-def page(saved: dict[str, dict[str, object]]) -> str:
+def written(saved: dict[str, dict[str, object]]) -> str:
     """docs/benchmarks.md, made of the saved results alone."""
     text = [
         "# Benchmarks",

@@ -38,24 +38,20 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any
 
 from msgspec.structs import replace
 
+from benchmarks.boards import TOKEN, Board, helper, say
 from benchmarks.emit import PROGRESS, SCORES
 from benchmarks.measure import Result
 from mlgym.record.delivery import Server
 from mlgym.record.events import ExperimentConfig, GridSearch, JobStatus
 from mlgym.record.forwarder import Forwarder
 from mlgym.record.spool import Spool, new_source
-from mlgym.record.token import VARIABLE
 
-ROOT = Path(__file__).parent.parent
-TOKEN = "benchmark" * 5
 ROUNDS = 5
 EVENTS, EMITTED, MESSAGES, SCALARS, CALLS, METRICS = 200_000, 20_000, 5_000, 20_000, 40, 2_000
 DELAY_ROUNDS, DELAY_EVENTS, DELAY_RATE = 3, 200, 50
@@ -84,92 +80,6 @@ def run() -> list[Result]:
     return results
 
 
-# --- processes ------------------------------------------------------------------------------------------------
-
-
-class _Board:
-    """A board over `folder/storage`. `started`: when its process was."""
-
-    def __init__(self, folder: Path) -> None:
-        storage = folder / "storage"
-        storage.mkdir(exist_ok=True)
-        self.started = time.perf_counter()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ml_board", "--event_storage_path", str(storage), "--port", "0"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, VARIABLE: TOKEN, "PYTHONPATH": str(ROOT)},
-        )
-        assert self.process.stdout
-        self.url = self.process.stdout.readline().partition(": ")[2].partition("/#")[0].strip()
-        assert self.url, "the board did not start"
-
-    def get(self, path: str) -> bytes:
-        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=60)
-        try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
-            answer = connection.getresponse()
-            assert answer.status == 200, answer.status
-            return answer.read()
-        finally:
-            connection.close()
-
-    def memory(self, what: str = "VmRSS") -> float:
-        """In MB; "VmHWM": at most, since `forget_peak`."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition(f"{what}:")[2].split()[0]) * 1024 / 1e6
-
-    def forget_peak(self) -> None:
-        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _end(self.process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream:
-            stream.close()
-
-
-@contextmanager
-def _helper(function: str, *arguments: object) -> Iterator[Callable[[], Any]]:
-    """A process that runs a function of this module; what is yielded reads the next line of JSON that it prints."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; from benchmarks import delivery; delivery.{function}(*sys.argv[1:])"]
-        + [str(argument) for argument in arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-    def read() -> Any:
-        assert process.stdout
-        line = process.stdout.readline()
-        assert line, f"{function} has ended"
-        return json.loads(line)
-
-    try:
-        yield read
-    finally:
-        _end(process)
-
-
-def _say(value: object) -> None:
-    """To the process that started this one."""
-    print(json.dumps(value), flush=True)
-
-
 # --- until durable, and what that costs the caller ------------------------------------------------------------
 
 Measured = dict[str, float]
@@ -182,10 +92,10 @@ def _deliveries() -> list[Result]:
     found: dict[str, list[float]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        board = stack.enter_context(_Board(folder))
+        board = stack.enter_context(Board(folder))
         emitting = [lambda: _emitted(folder, None), lambda: _emitted(folder, board.url)]
         variants: list[Callable[[], Measured]] = [lambda: _durable(folder, board.url), *emitting]
-        port = stack.enter_context(_helper("line_server", folder / "lines"))()
+        port = stack.enter_context(helper("delivery", "line_server", folder / "lines"))()
         variants.append(lambda: asyncio.run(_messages(f"http://127.0.0.1:{port}")))
         variants += stack.enter_context(_mlflow(folder))
         variants += _tensorboard(folder)
@@ -238,7 +148,7 @@ def _emitted(folder: Path, url: str | None) -> Measured:
             server = Server(url, f"g{number}", TOKEN)
             stack.callback(server.close)
             stack.callback(Forwarder(spools, server).close)
-        read = stack.enter_context(_helper("emit_all", spools, f"g{number}"))
+        read = stack.enter_context(helper("delivery", "emit_all", spools, f"g{number}"))
         return {f"call: mlgym, {'while delivered' if url else 'alone'}": read()}
 
 
@@ -250,7 +160,7 @@ def emit_all(folder: str, grid_search_id: str) -> None:
         start = time.perf_counter()
         for _ in range(EMITTED):
             spool.emit(progress)
-        _say((time.perf_counter() - start) / EMITTED * 1e6)
+        say((time.perf_counter() - start) / EMITTED * 1e6)
 
 
 def line_server(path: str) -> None:
@@ -276,7 +186,7 @@ def line_server(path: str) -> None:
 
         sio.on("event", event)
         sio.on("done", done)
-        _say(listening.getsockname()[1])
+        say(listening.getsockname()[1])
         web.run_app(app, sock=listening, print=None, access_log=None)
 
 
@@ -392,7 +302,7 @@ def _tensorboard(folder: Path) -> list[Callable[[], Measured]]:
 
 def _delays() -> list[Result]:
     medians, slow = [], []
-    with tempfile.TemporaryDirectory() as name, _Board(Path(name)) as board:
+    with tempfile.TemporaryDirectory() as name, Board(Path(name)) as board:
         for number in range(DELAY_ROUNDS):
             delays = _delay(Path(name) / f"spools-{number}", board.url, f"g{number}")
             medians.append(statistics.median(delays) * 1000)
@@ -408,7 +318,7 @@ def _delay(spools: Path, url: str, grid_search_id: str) -> list[float]:
     with ExitStack() as stack:
         stack.callback(server.close)
         stack.callback(Forwarder(spools, server).close)
-        read = stack.enter_context(_helper("follow", url, grid_search_id, source))
+        read = stack.enter_context(helper("delivery", "follow", url, grid_search_id, source))
         spool = stack.enter_context(Spool(spools / f"{source}.jsonl", source))
         assert read() == "joined"
         sent = []
@@ -444,12 +354,12 @@ def follow(url: str, grid_search_id: str, source: str) -> None:
         client.on("mlgym_event", event)
         await client.connect(url, transports=["websocket"], auth={"token": TOKEN})
         await client.call("join", {"rooms": [grid_search_id]})
-        _say("joined")
+        say("joined")
         await complete.wait()
         await client.disconnect()
 
     asyncio.run(main())
-    _say([received[n] for n in sorted(received)])
+    say([received[n] for n in sorted(received)])
 
 
 # --- a million events -----------------------------------------------------------------------------------------
@@ -463,14 +373,14 @@ def _board() -> list[Result]:
         _begin(early / f"{new_source('run')}.jsonl")
         for spools, events in ((early, written - 2 * LOG_EXPERIMENTS - 1), (late, LATE_EVENTS)):
             _write_spool(spools / f"{new_source('job')}.jsonl", "g", events, LOG_EXPERIMENTS)
-        with _Board(folder) as board:
+        with Board(folder) as board:
             server = Server(board.url, "g", TOKEN, by="benchmark")
             server.connect()
             assert Forwarder(early, server).close(120)
             head = json.loads(board.get("/grid_searches"))[0]["head"]
             peak = board.memory("VmHWM")
             board.forget_peak()
-            with _helper("watch", board.url, head, head + LATE_EVENTS) as read:
+            with helper("delivery", "watch", board.url, head, head + LATE_EVENTS) as read:
                 assert read() == "joined"
                 start = time.perf_counter()
                 assert Forwarder(late, server).close(120)
@@ -524,9 +434,9 @@ def watch(url: str, after: str, until: str) -> None:
             reading = [asyncio.create_task(dashboard(session, joined, reads=True)) for _ in range(DASHBOARDS - 1)]
             for _ in range(DASHBOARDS):
                 await joined.acquire()
-            _say("joined")
+            say("joined")
             await asyncio.gather(*reading)
-            _say("done")
+            say("done")
             stalled.cancel()
             await asyncio.wait([stalled])
 
@@ -541,7 +451,7 @@ def _starts(folder: Path) -> list[Result]:
         for how in ("with the saved state", "without it"):
             if how == "without it":
                 saved.unlink()
-            with _Board(folder) as board:
+            with Board(folder) as board:
                 for path, name in (
                     ("/grid_searches", "GET /grid_searches"),
                     ("/grid_searches/g/events?after=999990", "then events?after=999990"),

@@ -1,0 +1,153 @@
+// What REST answers. docs/protocol.md is the contract.
+
+import type { Scalar } from "./events";
+
+export type JobState = "INIT" | "RUNNING" | "DONE" | "FAILED" | "LOST" | "STOPPED";
+
+/** epoch, value, seq of the event it came with */
+export type Point = [epoch: number, value: Scalar, seq: number];
+
+export interface ScoreRow {
+  loss: boolean;
+  count: number;
+  last: Point;
+  lowest: Point | null;
+  highest: Point | null;
+}
+
+export interface ExperimentRow {
+  experiment_id: number;
+  config_hash: string;
+  config_seq: number;
+  swept: Record<string, unknown>;
+  num_epochs: number;
+  attempt: number;
+  status: JobState;
+  status_seq: number;
+  starting_time: number | null;
+  finishing_time: number | null;
+  device: string | null;
+  reason: string | null;
+  error: string | null;
+  start_epoch: number;
+  epochs_done: number;
+  train_batches: number;
+  progress: { phase: string; epoch: number; split: string; batch: number; num_batches: number; seq: number };
+  scores: Record<string, ScoreRow>;
+  checkpoints: { epoch: number; seq: number }[];
+  changes: number;
+}
+
+export interface Warning {
+  seq: number;
+  time: number;
+  message: string;
+  experiment_id: number | null;
+}
+
+export interface Rows {
+  grid_search_id: string;
+  seq: number;
+  time: number;
+  status: string;
+  reason: string | null;
+  num_experiments: number;
+  starting_time: number | null;
+  finishing_time: number | null;
+  damaged: number;
+  warnings: Warning[];
+  experiments: ExperimentRow[];
+}
+
+export interface Attempt {
+  attempt: number;
+  status: JobState;
+  starting_time: number | null;
+  finishing_time: number | null;
+  device: string | null;
+  host: string | null;
+  reason: string | null;
+  error: string | null;
+  stacktrace: string | null;
+  start_epoch: number;
+  seq: number;
+}
+
+export interface ExperimentDetail extends Omit<ExperimentRow, "checkpoints" | "changes"> {
+  attempts: Attempt[];
+  checkpoints: { epoch: number; seq: number; files: { name: string; size: number }[] }[];
+  changes: { epoch: number; score: string; before: Scalar; now: Scalar }[];
+}
+
+export interface Listed {
+  grid_search_id: string;
+  status: string | null;
+  running: boolean;
+  head: number | null;
+  size: number;
+  modified: number;
+}
+
+export interface Summary {
+  grid_search_id: string;
+  seq: number;
+  time: number;
+  status: string;
+  reason: string | null;
+  num_experiments: number;
+  counts: Partial<Record<JobState, number>>;
+  epochs_done: number;
+  epochs_total: number;
+  starting_time: number | null;
+  finishing_time: number | null;
+  best: { score: string; mode: "max" | "min"; experiment_id: number; epoch: number; value: Scalar; seq: number } | null;
+}
+
+export interface Series {
+  experiment_id: number;
+  score: string;
+  loss: boolean;
+  /** How many points there are; `epochs` may hold fewer. */
+  of: number;
+  epochs: number[];
+  values: Scalar[];
+  seqs: number[];
+  times: number[];
+}
+
+export interface SeriesAnswer {
+  seq: number;
+  series: Series[];
+}
+
+export type MarkKind = string;
+
+export interface Timeline {
+  seq: number;
+  time: number;
+  first_time: number;
+  of: number;
+  marks: { seqs: number[]; times: number[]; kinds: MarkKind[]; experiments: number[] };
+}
+
+export interface EventPage {
+  grid_search_id: string;
+  head: number;
+  events: unknown[];
+  next?: number | null;
+}
+
+export interface Output {
+  offset: number;
+  next_offset: number;
+  size: number;
+  text: string;
+}
+
+export interface Endpoints {
+  rest: string | null;
+  ws: string | null;
+  run_id: string | null;
+  /** Other boards that the page may talk to. */
+  allowed: string[];
+}
