@@ -149,13 +149,15 @@ export class Session {
         });
         if (this.state.stale) await this.takeSnapshot();
         const behind = this.head.value - this.state.seq;
-        if (behind <= 0 || !page.events.length) {
-          this.settle();
-          if (behind > 0) this.retry(); // what was announced cannot be read yet
+        if (behind > PAGE) this.connection.value = { kind: "catching up", done: this.state.seq, of: this.head.value };
+        else this.settle();
+        if (behind > 0 && !page.events.length) {
+          this.retry(); // what was announced cannot be read yet
           break;
         }
-        if (behind > PAGE) this.connection.value = { kind: "catching up", done: this.state.seq, of: this.head.value };
-        await sleep(behind > PAGE ? 0 : PULL_EVERY);
+        // The faster they come, the longer it lets them gather: few at once are seen at once.
+        if (behind <= PAGE) await sleep(Math.min(PULL_EVERY, page.events.length));
+        if (this.head.value <= this.state.seq) break;
       }
     } catch (error) {
       if (this.stop.signal.aborted) return;

@@ -331,6 +331,8 @@ function Grid(props: GridProps): JSX.Element {
   const { shown, selected, cursor, move, click } = props;
   const [scroller, { height }] = useSize<HTMLDivElement>();
   const [top, setTop] = useState(0);
+  // Each pinned cell is a layer of its own to a browser, and those cost most of a frame: pinned only when it matters.
+  const [pinned, setPinned] = useState(false);
   const at = cursor === null ? -1 : shown.order.indexOf(cursor);
   // The cursor stays in sight when keys move it.
   useLayoutEffect(() => {
@@ -346,7 +348,7 @@ function Grid(props: GridProps): JSX.Element {
   return (
     <div
       ref={scroller}
-      class="grid"
+      class={pinned ? "grid pinned" : "grid"}
       role="grid"
       tabIndex={0}
       aria-label="experiments"
@@ -354,7 +356,10 @@ function Grid(props: GridProps): JSX.Element {
       aria-rowcount={shown.order.length + 1}
       aria-colcount={shown.columns.length + 1}
       aria-activedescendant={rows.some(({ experiment_id }) => experiment_id === cursor) ? `row-${cursor}` : undefined}
-      onScroll={(event) => setTop(Math.floor(event.currentTarget.scrollTop / ROW))}
+      onScroll={({ currentTarget: { scrollLeft, scrollTop } }) => {
+        setTop(Math.floor(scrollTop / ROW));
+        setPinned(scrollLeft > 0);
+      }}
       onKeyDown={(event) => {
         if (event.target !== event.currentTarget || event.ctrlKey || event.metaKey || event.altKey) return;
         const by = { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -Infinity, End: Infinity }[event.key];
