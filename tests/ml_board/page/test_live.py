@@ -54,15 +54,18 @@ RECORD = """() => {
 
 # --- a training ---
 
+TRAINED = 30
+"""Epochs at most: enough for somebody to see something happen."""
+
 
 @contextmanager
 def training(folder: Path, board: Board) -> Iterator[subprocess.Popen[str]]:
-    """Four experiments of three epochs on handwritten digits, two at a time, which deliver to `board`."""
+    """Four experiments of `TRAINED` epochs on handwritten digits, two at a time, which deliver to `board`."""
     folder.mkdir()
     for file in DIGITS.iterdir():
         if file.is_file():
             (folder / file.name).write_text(file.read_text())
-    replace(folder / "run_config.yml", "num_epochs: 12", "num_epochs: 3")
+    replace(folder / "run_config.yml", "num_epochs: 12", f"num_epochs: {TRAINED}")
     replace(folder / "gs_config.yml", "values: [16, 32, 64]", "values: [16, 32]")
     replace(folder / "gs_config.yml", "values: [1e-4, 1e-3, 1e-2, 1e-1]", "values: [1e-3, 1e-2]")
     with (folder / "run_config.yml").open("a") as config:
@@ -120,10 +123,14 @@ def progressed(seen: dict[str, list[list[str]]], titles: list[str]) -> None:
         assert states == [one for one in ("waiting", "running", "done") if one in states]
         assert states[-1] == "done"
         # Columns come and go with what is known, but these two stay before them.
-        counts = [int(found[1]) for line in lines for cell in line[epochs:] if (found := re.fullmatch(r"(\d)/3", cell))]
+        counts = [
+            int(found[1])
+            for line in lines
+            for cell in line[epochs:]
+            if (found := re.fullmatch(rf"(\d+)/{TRAINED}", cell))
+        ]
         assert counts == sorted(counts)
-        assert counts[-1] == 3
-        whole += "running" in states and bool({1, 2} & set(counts))
+        whole += "running" in states and len({count for count in counts if count > 0}) > 1
     assert whole >= 2
 
 
@@ -143,7 +150,7 @@ def agrees_with_status(page: Page, board: Board, gs: str) -> None:
     for row in found["rows"]:
         line, seen = table[row["experiment_id"]], shown[row["experiment_id"]]
         assert line["status"].upper() == row["status"]
-        assert int(line["epochs"]) == row["epochs_done"] == 3
+        assert int(line["epochs"]) == row["epochs_done"] > 1
         assert float(line[f"best {key}"]) == row["best"]["value"]
         assert float(line[f"last {key}"]) == row["last"]["value"]
         assert abs(number(seen[f"best {key}"]) - row["best"]["value"]) < 1e-4
@@ -168,7 +175,7 @@ def all_points(page: Page, board: Board, gs: str) -> None:
             for one, experiment in sorted(state.experiments.items())
             for epoch, value in sorted(experiment.scores[key].items())
         ]
-        assert len(found) == 4 * 4
+        assert {one for one, *_ in found} == {0, 1, 2, 3}
 
 
 # --- a board that dies ---
