@@ -101,20 +101,26 @@ def _parser(program: str) -> argparse.ArgumentParser:
         _status,
         "print the table of a grid search, from its log alone, also while it runs",
     )
+    found = command("report", _report, "compare combinations over folds and seeds, from the log alone")
     sync = command("sync", _sync, "send what is here of a grid search to a server")
-    for added in (status, sync):
+    for added in (status, found, sync):
         added.add_argument("grid_search_id", help="such as 2026-11-21--10-26-58")
     sync.add_argument("--server", action="append", required=True, metavar="URL", help="may be given several times")
     sync.add_argument("--rest_endpoint", metavar="URL", help="where configs and checkpoints go, if not to the server")
     import_ = command("import", _import, "make an event log of one that an earlier tool has written")
     import_.add_argument("file", type=Path)
     import_.add_argument("--grid_search_id", help="default: the one that its events name")
-    for added in (status, sync, import_):
+    for added in (status, found, sync, import_):
         added.add_argument(
             "--event_storage_path", type=Path, default=Path("event_storage"), help="default: %(default)s"
         )
-    status.add_argument("--metric", help="the score to judge by, as split/tag")
-    status.add_argument("--mode", choices=["max", "min"], help="whether more of it is better")
+    for added in (status, found):
+        added.add_argument("--metric", help="the score to judge by, as split/tag")
+        added.add_argument("--mode", choices=["max", "min"], help="whether more of it is better")
+    found.add_argument("--epoch", choices=["last", "best", "average"], help="whose score counts; default: last")
+    formats = found.add_mutually_exclusive_group()
+    for name in ("json", "csv", "html"):
+        formats.add_argument(f"--{name}", action="store_true", help=f"print {name.upper()}")
     status.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -216,16 +222,17 @@ def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     from mlgym.plan.experiments import read_plan
 
     document, run_config = read_run_config(parsed.config_path)
-    from mlgym.engine.run import check, executor, existing, would_resume
+    from mlgym.engine.run import check, divided, executor, existing, would_resume
 
     with executor(run_config, blueprint) as started:
         if isinstance(run_config.run_configuration, Warmstart):
             paths = existing(document, run_config)
             _, found = would_resume(document, run_config, paths)
+            found = found._replace(plan=divided(found.plan, started))
             plan, specs = found.plan, found.specs("check")
             failures = check(plan, started, [spec.experiment_id for spec in specs], specs).own if specs else ()
         else:
-            plan = read_plan(document, run_config)
+            plan = divided(read_plan(document, run_config), started)
             failures = check(plan, started).own
     for experiment_id, stacktrace in failures:
         print(f"experiment {experiment_id} would fail:\n{stacktrace}", file=sys.stderr)
@@ -241,17 +248,39 @@ def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     from mlgym.record.log import grid_search, read_state
     from mlgym.record.report import as_json, report
     from mlgym.record.summary import summary
+    from mlgym.record.validation import validated
 
     paths = grid_search(parsed.event_storage_path, parsed.grid_search_id)
     state = read_state(paths.log)
     now = time.time_ns() // 1_000_000 if is_held(paths.lock) else None
     found = report(state, parsed.metric, parsed.mode, now)
-    print(json.dumps(plain(as_json(found)), indent=2, allow_nan=False) if parsed.json else summary(found, paths))
+    if parsed.json:
+        print(json.dumps(plain(as_json(found)), indent=2, allow_nan=False))
+    else:
+        ranked = validated(state, parsed.metric, parsed.mode) if state.validation else None
+        print(summary(found, paths, validation=ranked))
     if state.status == "STARTED" and not is_held(paths.lock):
         waiting = "; events that it had not delivered are in its spool" if any(paths.spools.glob("*.jsonl")) else ""
         print(f"mlgym: warning: the run is no longer alive{waiting}", file=sys.stderr)
     if state.damaged:
         print(f"mlgym: warning: {state.damaged} bytes of the log are damaged and were left out", file=sys.stderr)
+    return 0
+
+
+def _report(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.record.events import plain
+    from mlgym.record.log import grid_search, read_state
+    from mlgym.record.tables import as_csv, as_html, as_text
+    from mlgym.record.validation import as_json, validated
+
+    paths = grid_search(parsed.event_storage_path, parsed.grid_search_id)
+    found = validated(read_state(paths.log), parsed.metric, parsed.mode, parsed.epoch)
+    if parsed.json:
+        print(json.dumps(plain(as_json(found)), indent=2, allow_nan=False))
+    elif parsed.csv or parsed.html:
+        sys.stdout.write((as_csv if parsed.csv else as_html)(found))
+    else:
+        print(as_text(found))
     return 0
 
 

@@ -56,6 +56,10 @@ class ExperimentSpec(msgspec.Struct, frozen=True):
     start: Checkpoint | None = None
     num_threads: int | None = None
     """Those it was begun with, when it goes on; None: as the environment has it."""
+    repeat_seed: int | None = None
+    """Mixed into all seeds but those of components that divide or order the data."""
+    injected: dict[str, Any] = {}
+    """What `{injectable: {id: X}}` stands for in this experiment only."""
 
     @property
     def job_id(self) -> str:
@@ -91,6 +95,10 @@ class RunPaths(msgspec.Struct, frozen=True):
     @property
     def run_config(self) -> Path:
         return self.root / "run_config.yml"
+
+    @property
+    def validation_config(self) -> Path:
+        return self.root / "validation_strategy_config.yml"
 
     def spool(self, source: str) -> Path:
         return self.spools / f"{source}.jsonl"

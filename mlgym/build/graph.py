@@ -14,21 +14,34 @@ from dependency_injector import containers, providers
 
 from mlgym.build.registry import Registry
 from mlgym.errors import ConfigError, ConfigPath, one_of
-from mlgym.parts.seeds import derive, seed_everything
+from mlgym.parts.seeds import derive, repeated, seed_everything
 from mlgym.schema import bind, parameters
 from mlgym.specs import ComponentSpec, Requirement
+
+_DATA = "ITERATOR"
+"""In the types of components that give splits of data: folds count on these being the same in every repetition."""
 
 
 class Graph:
     """The components of one experiment: `graph["model"]` builds it with all that it requires, once.
 
-    `specs` holds each component after those that it requires.
+    `specs` holds each component after those that it requires. `injected` is what injectables stand for besides those of
+    the registry. `repeat` is mixed into every seed, but not where the data are made.
     """
 
-    def __init__(self, specs: Mapping[str, ComponentSpec], registry: Registry, seed: int) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, ComponentSpec],
+        registry: Registry,
+        seed: int,
+        injected: Mapping[str, Any] | None = None,
+        repeat: int | None = None,
+    ) -> None:
         self._specs = specs
         self._registry = registry
         self._seed = seed
+        self._injectables = {**registry.injectables, **(injected or {})}
+        self._repeat = repeat
         self._names: dict[int, str] = {}
         # A container has names of its own ("override", "wire"), so each component's is prefixed.
         self._container: Any = containers.DynamicContainer()
@@ -63,7 +76,8 @@ class Graph:
         try:
             builder = self._registry.builder(spec.component_type_key, spec.variant_key)
             self._check_requirements(spec, builder)
-            config = self._injected(spec.config, ("config",))
+            repeat = None if _DATA in spec.component_type_key else self._repeat
+            config = _repeated(self._injected(spec.config, ("config",)), repeat)
         except ConfigError as error:
             raise error.inside(name) from None
         known = parameters(builder)
@@ -75,7 +89,7 @@ class Graph:
         for table_name, table in self._registry.tables.items():
             if table_name in known:
                 requirements.setdefault(table_name, table)
-        seed = derive(self._seed, name)
+        seed = derive(repeated(self._seed, repeat), name)
         if "seed" in known and config.get("seed") is None and "seed" not in requirements:
             config = {**config, "seed": seed}
         seed_everything(seed)
@@ -119,13 +133,27 @@ class Graph:
             inner = value["injectable"]
             if not isinstance(inner, dict) or set(inner) != {"id"}:
                 raise ConfigError("expected `injectable: {id: NAME}`", (*path, "injectable"))
-            if not isinstance(inner["id"], str) or inner["id"] not in self._registry.injectables:
+            if not isinstance(inner["id"], str) or inner["id"] not in self._injectables:
                 raise ConfigError(
-                    f"nothing is registered as {inner['id']!r}; {one_of(inner['id'], self._registry.injectables)}",
+                    f"nothing is registered as {inner['id']!r}; {one_of(inner['id'], self._injectables)}",
                     (*path, "injectable", "id"),
                 )
-            return self._registry.injectables[inner["id"]]
+            return self._injectables[inner["id"]]
         return {key: self._injected(entry, (*path, key)) for key, entry in value.items()}
+
+
+def _repeated(value: Any, repeat: int | None) -> Any:
+    """`value` with `repeat` mixed into every `seed` in it."""
+    if repeat is None:
+        return value
+    if isinstance(value, list):
+        return [_repeated(entry, repeat) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: repeated(entry, repeat) if key == "seed" and type(entry) is int else _repeated(entry, repeat)
+        for key, entry in value.items()
+    }
 
 
 def _check_kind(component: Any, expected: Any, where: ConfigPath) -> None:

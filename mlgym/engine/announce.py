@@ -9,8 +9,9 @@ import msgspec
 
 from mlgym.engine.provenance import host
 from mlgym.plan.experiments import Plan
-from mlgym.plan.resume import REMOVED, Choice
+from mlgym.plan.resume import Choice
 from mlgym.record.events import (
+    DataFold,
     EvaluationResultEvent,
     Event,
     ExperimentConfig,
@@ -23,9 +24,11 @@ from mlgym.record.events import (
     plain,
 )
 from mlgym.record.files import write_once
-from mlgym.record.fold import State
+from mlgym.record.fold import REMOVED, State
 from mlgym.record.spool import Spool
 from mlgym.specs import ExperimentSpec, RunPaths
+
+_PIECE = 20_000  # numbers in one event, which a batch still has room for
 
 
 @dataclass
@@ -37,6 +40,10 @@ class Todo:
     info: dict[str, Any]
     began: GridSearch
     removed: list[Choice] = field(default_factory=list)
+    later: list[ExperimentSpec] = field(default_factory=list)
+    """On the outer folds, of which those are run that the inner folds choose."""
+    new_folds: bool = True
+    """Whether the log does not have the folds yet."""
 
 
 def tell_changes(spool: Spool, told: dict[int, int], events: list[Event], state: State) -> None:
@@ -64,9 +71,20 @@ def tell_changes(spool: Spool, told: dict[int, int], events: list[Event], state:
 def announce(todo: Todo, paths: RunPaths, spool: Spool) -> None:
     grid_search_id = paths.grid_search_id
     spool.emit(todo.began)
-    info = plain(todo.info)
-    spool.emit(SystemInfo(grid_search_id=grid_search_id, host=host(), info=info))
-    text = msgspec.json.format(msgspec.json.encode(info), indent=2)
+    spool.emit(SystemInfo(grid_search_id=grid_search_id, host=host(), info=plain(todo.info)))
+    folds = todo.plan.folds if todo.new_folds else None
+    for part, test in folds.tests.items() if folds else ():
+        assert folds
+        for offset in range(0, len(test), _PIECE):
+            spool.emit(
+                DataFold(
+                    grid_search_id=grid_search_id,
+                    fold=part.name,
+                    samples=folds.samples,
+                    test=test[offset : offset + _PIECE],
+                    offset=offset,
+                )
+            )
     for choice in todo.removed:
         removed = JobStatus(
             grid_search_id=grid_search_id,
@@ -77,7 +95,14 @@ def announce(todo: Todo, paths: RunPaths, spool: Spool) -> None:
             reason=REMOVED,
         )
         spool.emit(removed, choice.attempt)
-    for spec in todo.specs:
+    announce_experiments(todo.specs, todo.info, paths, spool)
+
+
+def announce_experiments(specs: list[ExperimentSpec], info: dict[str, Any], paths: RunPaths, spool: Spool) -> None:
+    """What they consist of, and that they wait."""
+    grid_search_id = paths.grid_search_id
+    text = msgspec.json.format(msgspec.json.encode(plain(info)), indent=2)
+    for spec in specs:
         write_once(paths.experiment(spec.experiment_id) / "system_info.json", text)
         spool.emit(
             ExperimentConfig(

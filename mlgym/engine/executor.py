@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlgym.engine.checking import Checked
+from mlgym.engine.dividing import Divided
+from mlgym.plan.folds import CrossValidation, NestedCrossValidation
 from mlgym.record.events import Payload
 from mlgym.specs import ExperimentSpec, RunPaths
 
@@ -50,6 +52,9 @@ class Executor(Protocol):
 
     def check(self, specs: list[ExperimentSpec]) -> Checked:
         """Build each of `specs`, evaluate a batch and take a step, on parts that are then thrown away."""
+
+    def divide(self, specs: list[ExperimentSpec], wanted: CrossValidation | NestedCrossValidation) -> Divided:
+        """What each fold is tested on, by the data of `specs`, which are then thrown away."""
 
     def run(self, specs: list[ExperimentSpec], paths: RunPaths, emit: Emit, stop: Stop) -> str | None:
         """Run the experiments, in this order; None when all have ended, otherwise why not."""

@@ -21,7 +21,7 @@ from mlgym.parts.backend import Backend
 from mlgym.parts.evaluator import Evaluation, Evaluator, Step
 from mlgym.parts.optimizers import Schedule
 from mlgym.parts.policies import Checkpointing, EarlyStopping, NeverStop, SaveLastEpochOnly, SaveNone
-from mlgym.parts.seeds import derive, seed_everything
+from mlgym.parts.seeds import derive, repeated, seed_everything
 from mlgym.parts.trainer import Trainer
 from mlgym.plan.config import required
 from mlgym.record.events import EvaluationResult, ExperimentStatus, LossScore, MetricScore, Payload, number
@@ -55,7 +55,7 @@ def run(
     `epoch` counts finished epochs: epoch 0 is the evaluation before any training.
     """
     report = _Reporter(spec, parts, emit)
-    seed_everything(derive(spec.seed, "experiment"))
+    seed_everything(derive(repeated(spec.seed, spec.repeat_seed), "experiment"))
     at = resume(parts, checkpoints) if checkpoints else None
     if at is None:
         at = Resumed(0, 0, False, report.evaluation(0, parts.evaluator.evaluate(parts.backend), stop_requested))
@@ -162,7 +162,7 @@ class Parts:
 
 def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Parts:
     """The parts of `spec`. Raises `ConfigError` with the path in the experiment's configuration."""
-    graph = Graph(required(spec.config), registry, spec.seed)
+    graph = Graph(required(spec.config), registry, spec.seed, spec.injected, spec.repeat_seed)
     backend = Backend(device)
     model = backend.prepare(graph["model"])
     evaluator: Evaluator = graph["evaluator"]

@@ -10,9 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlgym.engine.checking import Checked, check
+from mlgym.engine.dividing import Divided, divide
 from mlgym.engine.executor import BY_SIGNAL, Blueprint, Emit, Stop
 from mlgym.errors import ConfigError, InputError
 from mlgym.plan.config import MainProcessConfig
+from mlgym.plan.folds import CrossValidation, NestedCrossValidation
 from mlgym.record.spool import new_source
 from mlgym.specs import ExperimentSpec, RunPaths
 
@@ -54,6 +56,9 @@ class InProcess:
 
     def check(self, specs: list[ExperimentSpec]) -> Checked:
         return check(specs, self._registry, self._device)
+
+    def divide(self, specs: list[ExperimentSpec], wanted: CrossValidation | NestedCrossValidation) -> Divided:
+        return divide(specs, wanted, self._registry)
 
     def run(self, specs: list[ExperimentSpec], paths: RunPaths, emit: Emit, stop: Stop) -> str | None:
         import torch

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlgym.engine.announce import Todo, announce, tell_changes
+from mlgym.engine.announce import Todo, announce, announce_experiments, tell_changes
 from mlgym.engine.checking import Checked, before_a_run, covering
 from mlgym.engine.executor import BY_SIGNAL, Blueprint, Executor
 from mlgym.engine.progress import Progress
@@ -24,18 +24,20 @@ from mlgym.engine.provenance import system_info
 from mlgym.engine.recording import Recording, recording, remote_log, remote_of
 from mlgym.engine.signals import INTERRUPTED, listening
 from mlgym.errors import ConfigError, InputError, StorageError, tell
-from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read_run_config
+from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read_run_config, required
 from mlgym.plan.experiments import Plan, read_grid
-from mlgym.plan.resume import REMOVED, Resumption, finished, recorded_grid, resume
+from mlgym.plan.folds import OUTER, NestedCrossValidation, Part
+from mlgym.plan.resume import Resumption, finished, recorded_grid, recorded_validation, resume
 from mlgym.record.checkpoint_folder import newest
-from mlgym.record.events import GridSearch
+from mlgym.record.events import GridSearch, plain
 from mlgym.record.files import write_once
-from mlgym.record.fold import State
+from mlgym.record.fold import REMOVED, State
 from mlgym.record.log import grid_search, read_state
 from mlgym.record.remote import Remote, newer_checkpoint
 from mlgym.record.report import report
 from mlgym.record.spool import Spool, new_source
 from mlgym.record.summary import summary
+from mlgym.record.validation import AXES, OUTER_FOLD, selected, validated
 from mlgym.specs import GRID_SEARCH_ID, Checkpoint, ExperimentSpec, RunPaths
 
 Specs = list[ExperimentSpec]
@@ -77,22 +79,90 @@ def check(plan: Plan, executor: Executor, ids: list[int] | None = None, specs: S
     return found
 
 
+# --- folds --------------------------------------------------------------------------------------------------
+
+
+def divided(plan: Plan, executor: Executor) -> Plan:
+    """The plan with its folds, which takes the data. Raises `InputError` for data that cannot be divided so."""
+    if plan.validation is None or plan.validation.folds is None or plan.folds:
+        return plan
+    wanted = plan.validation.folds
+    alike: dict[str, ExperimentSpec] = {}
+    for spec in plan.specs("folds"):
+        try:
+            data = required(spec.config, [wanted.iterator_key])
+        except ConfigError as error:
+            raise error.locate(partial(plan.place, spec.experiment_id)) from None
+        alike.setdefault(repr(data), spec)
+    found = executor.divide(list(alike.values()), wanted)
+    if found.folds:
+        return plan._replace(folds=found.folds)
+    wrong = found.error or InputError("the data could not be divided")
+    if isinstance(wrong, ConfigError) and found.experiment_id is not None:
+        raise wrong.locate(partial(plan.place, found.experiment_id))
+    if isinstance(wrong, ConfigError) and plan.validation_document:
+        raise wrong.inside(*plan.validation.where).locate(plan.validation_document.place)
+    raise wrong
+
+
+def _only_selected(plan: Plan) -> bool:
+    folds = plan.validation and plan.validation.folds
+    return isinstance(folds, NestedCrossValidation) and folds.config.outer_only_for_selected
+
+
+def stages(plan: Plan, specs: Specs) -> tuple[Specs, Specs]:
+    """What to run now, and what to choose from once that has ended."""
+    if not _only_selected(plan):
+        return specs, []
+    later = [spec for spec in specs if _part(plan, spec).inner == OUTER]
+    return [spec for spec in specs if _part(plan, spec).inner != OUTER], later
+
+
+def chosen(later: Specs, state: State) -> Specs:
+    """Those on the outer folds whose combination the inner folds have chosen."""
+    found = selected(state)
+    return [
+        spec
+        for spec in later
+        if plain({path: value for path, value in spec.swept.items() if path not in AXES})
+        == found.get(spec.swept[OUTER_FOLD])
+    ]
+
+
+def _part(plan: Plan, spec: ExperimentSpec) -> Part:
+    part = plan.cells[spec.experiment_id].part
+    assert part
+    return part
+
+
+def _expected(plan: Plan, experiments: int) -> int:
+    """How many experiments there will be."""
+    if not _only_selected(plan):
+        return experiments
+    outer = [cell for cell in plan.cells.values() if cell.part and cell.part.inner == OUTER]
+    combinations = len({cell.combination for cell in outer})
+    return experiments - len(outer) + len(outer) // combinations
+
+
 # --- run ----------------------------------------------------------------------------------------------------
 
 
 def launch(plan: Plan, executor: Executor) -> int:
     """Run a whole grid; prints the table and returns the exit code. Raises `MLgymError` before anything began."""
     storage = Path(plan.run_config.logging.event_storage_path).absolute()  # whatever user code makes the current one
+    plan = divided(plan, executor)
     info = _prepared(plan, executor, before_a_run(plan.cells), None)
     paths = _new_grid_search(plan, storage)
+    specs, later = stages(plan, plan.specs(paths.grid_search_id))
     with recording(paths, plan.run_config.logging, fresh=True) as to:
         began = GridSearch(
             grid_search_id=paths.grid_search_id,
             status="STARTED",
-            num_experiments=len(plan.cells),
+            num_experiments=_expected(plan, len(plan.cells)),
             run_config=plan.run_document.text,
+            validation=plan.recorded(),
         )
-        todo = Todo(plan, plan.specs(paths.grid_search_id), info, began)
+        todo = Todo(plan, specs, info, began, later=later)
         return _run(todo, paths, executor, to)
 
 
@@ -104,7 +174,12 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
             raise StorageError(f"what the run before has left in {paths.spools} could not be delivered")
         _refuse_other_place(run_document, run_config, paths)
         found = resumption(run_document, run_config, paths, to.hub.state, to.remote)
-        plan, specs = found.plan, found.specs(paths.grid_search_id)
+        new_folds = found.plan.folds is None
+        found = found._replace(plan=divided(found.plan, executor))
+        plan = found.plan
+        specs, later = stages(plan, found.specs(paths.grid_search_id))
+        if not specs and later:
+            specs, later = chosen(later, to.hub.state), []
         removed = [choice for choice in found.choices if choice.action == "remove"]
         if not specs and not removed and not found.changed and to.hub.state.status == "FINISHED":
             tell("there is nothing left to do")
@@ -115,12 +190,13 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
         began = GridSearch(
             grid_search_id=paths.grid_search_id,
             status="STARTED",
-            num_experiments=len(found.choices),
+            num_experiments=_expected(plan, len(found.choices)),
             run_config=run_document.text,
             grid_search_config=plan.grid_document.text if found.changed else None,
             reason=found.summary(),
+            validation=plan.recorded(),
         )
-        return _run(Todo(plan, specs, info, began, removed), paths, executor, to)
+        return _run(Todo(plan, specs, info, began, removed, later, new_folds), paths, executor, to)
 
 
 def existing(run_document: Document, run_config: RunConfig) -> RunPaths:
@@ -186,7 +262,7 @@ def resumption(
     wanted = run_config.run_configuration.config
     assert isinstance(first.run_configuration, Train)
     assert isinstance(wanted, WarmstartConfig)
-    grid = recorded_grid(paths, state)
+    grid, validation = recorded_grid(paths, state), recorded_validation(paths)
     now = read_grid(run_document, wanted.gs_config_path) if wanted.gs_config_path else None
 
     def newest_of(experiment_id: int) -> Checkpoint | None:
@@ -196,7 +272,8 @@ def resumption(
             return newer_checkpoint(remote, paths, experiment_id, here, fetch)
         return here
 
-    return resume(run_document, run_config, first.run_configuration.config, grid, now, state, newest_of)
+    before = first.run_configuration.config
+    return resume(run_document, run_config, before, grid, now, state, newest_of, validation)
 
 
 def _prepared(plan: Plan, executor: Executor, ids: list[int], specs: Specs | None) -> dict[str, Any]:
@@ -213,7 +290,7 @@ def _prepared(plan: Plan, executor: Executor, ids: list[int], specs: Specs | Non
 
 
 def _run(todo: Todo, paths: RunPaths, executor: Executor, to: Recording) -> int:
-    progress = Progress(len(to.hub.state.experiments.keys() | todo.plan.cells.keys()))
+    progress = Progress(todo.began.num_experiments or 0)
     to.hub.subscribe(progress)
     try:
         unfinished = _run_all(todo, paths, executor, to)
@@ -230,7 +307,8 @@ def _end(to: Recording, paths: RunPaths, run_config: RunConfig, unfinished: str 
     elsewhere = run_config.logging.websocket_logging_servers
     shown = RunPaths(Path(run_config.logging.event_storage_path), paths.grid_search_id)
     try:
-        sys.stdout.write(f"{summary(report(hub.state), shown, elsewhere)}\n")
+        ranked = validated(hub.state) if hub.state.validation else None
+        sys.stdout.write(f"{summary(report(hub.state), shown, elsewhere, ranked)}\n")
         sys.stdout.flush()
     except (OSError, ValueError) as error:  # nobody reads it: what has been recorded is what counts
         tell(f"the table could not be printed ({error}); `mlgym status {paths.grid_search_id}` prints it")
@@ -259,6 +337,11 @@ def _run_all(todo: Todo, paths: RunPaths, executor: Executor, to: Recording) -> 
                 announce(todo, paths, spool)
                 unfinished = executor.run(todo.plan.start_order(todo.specs), paths, spool.emit, stop)
                 to.forwarder.drain()  # what `tell_changes` has to say comes before the end
+                if todo.later and not unfinished:
+                    specs = chosen(todo.later, hub.state)
+                    announce_experiments(specs, todo.info, paths, spool)
+                    unfinished = executor.run(todo.plan.start_order(specs), paths, spool.emit, stop)
+                    to.forwarder.drain()
         except KeyboardInterrupt:  # from user code: our signals raise nothing
             unfinished = BY_SIGNAL
         finally:
@@ -286,6 +369,8 @@ def _new_grid_search(plan: Plan, storage: Path) -> RunPaths:
         raise StorageError(f"{storage}: the event storage cannot be written: {reason}") from None
     write_once(paths.grid_search_config, plan.grid_document.text.encode())
     write_once(paths.run_config, plan.run_document.text.encode())
+    if plan.validation_document:
+        write_once(paths.validation_config, plan.validation_document.text.encode())
     return paths
 
 

@@ -25,11 +25,13 @@ import msgspec
 
 from mlgym.engine.channel import receive
 from mlgym.engine.checking import Checked
+from mlgym.engine.dividing import Divided
 from mlgym.engine.executor import BY_SIGNAL, DEVICE_ERROR, Blueprint, Emit, Stop
 from mlgym.engine.forkserver import Child, ForkServer
 from mlgym.engine.slots import Device, Slots
 from mlgym.errors import ConfigError, InputError, tell
 from mlgym.plan.config import MultiprocessingConfig
+from mlgym.plan.folds import CrossValidation, NestedCrossValidation
 from mlgym.processes import exit_text
 from mlgym.record.checkpoint_folder import newest, remove_unfinished
 from mlgym.record.events import JobState, JobStatus, JobStatusEvent, decode
@@ -77,6 +79,11 @@ class Multiprocessing:
         found: Checked = self._ask("mlgym.engine.worker:check_job", specs, device)
         if not found.error:
             self._server.preload(found.modules)
+        return found
+
+    def divide(self, specs: list[ExperimentSpec], wanted: CrossValidation | NestedCrossValidation) -> Divided:
+        """Divide the data in a throw-away process."""
+        found: Divided = self._ask("mlgym.engine.worker:divide_job", specs, wanted)
         return found
 
     def _ask(self, function: str, *arguments: Any) -> Any:

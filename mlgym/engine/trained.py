@@ -17,7 +17,7 @@ from mlgym.engine.worker import registry_of
 from mlgym.errors import ConfigError, InputError, one_of
 from mlgym.plan.config import Train, read_run_config, required
 from mlgym.plan.resume import recorded_grid
-from mlgym.plan.sweep import config_hash, expand
+from mlgym.plan.sweep import expand
 from mlgym.record.checkpoint_folder import available, verified
 from mlgym.record.fold import Experiment, State
 from mlgym.record.log import grid_search, read_state
@@ -83,7 +83,7 @@ def _chosen(kept: list[Checkpoint], state: State, experiment_id: int, epoch: Epo
 def _config(paths: RunPaths, state: State, experiment: Experiment) -> dict[str, Any]:
     """The experiment's configuration: from the grid it is in or, if it no longer is, as it was recorded."""
     for cell in expand(recorded_grid(paths, state).value):
-        if config_hash(cell.config) == experiment.config_hash:
+        if cell.hash == experiment.config_hash:
             return dict(cell.config)
     recorded = paths.experiment(experiment.experiment_id) / "experiment_config.json"
     found: dict[str, Any] = msgspec.json.decode(recorded.read_bytes())

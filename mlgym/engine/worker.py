@@ -28,9 +28,11 @@ from mlgym.engine import channel as channels
 from mlgym.engine import experiment
 from mlgym.engine.checking import Checked, check
 from mlgym.engine.checkpoints import Checkpoints
+from mlgym.engine.dividing import divide
 from mlgym.engine.executor import DEVICE_ERROR, Blueprint
 from mlgym.engine.provenance import gpus, host
 from mlgym.errors import InputError, StorageError, tell
+from mlgym.plan.folds import CrossValidation, NestedCrossValidation
 from mlgym.processes import line_buffer_c_output
 from mlgym.record.events import JobState, JobStatus, Payload, plain
 from mlgym.record.files import write_once
@@ -247,6 +249,17 @@ def check_job(channel: socket.socket, registry: Registry, specs: list[Experiment
     except InputError as error:
         found = Checked(error=error)
     channels.send(channel, found._replace(modules=_shareable(set(sys.modules) - before)))
+
+
+def divide_job(
+    channel: socket.socket,
+    registry: Registry,
+    specs: list[ExperimentSpec],
+    wanted: CrossValidation | NestedCrossValidation,
+) -> None:
+    """Sends a `Divided`."""
+    _settle(1)
+    channels.send(channel, divide(specs, wanted, registry))
 
 
 _SHAREABLE = sys.stdlib_module_names | {

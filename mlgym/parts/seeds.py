@@ -16,6 +16,11 @@ def derive(*parts: int | str) -> int:
     return int.from_bytes(digest[:4], "little")
 
 
+def repeated(seed: int, repeat: int | None) -> int:
+    """`seed` in the repetition of a cell under another seed; None: there is none."""
+    return seed if repeat is None else derive(seed, "repeat", repeat)
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global generators of python, numpy and torch (every device that is in use)."""
     random.seed(seed)

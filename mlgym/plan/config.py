@@ -207,6 +207,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TrainConfig(_Strict, frozen=True):
     gs_config_path: str
     num_epochs: int
+    validation_config_path: str | None = None
     priority: list[dict[str, Any]] = []
     num_batches_per_epoch: int | None = None
     checkpoint_every_n_batches: int | None = None

@@ -1,24 +1,42 @@
-"""What is to be run: a plan from a run config. Pure, apart from reading the two files."""
+"""What is to be run: a plan from a run config. Pure, apart from reading the files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from mlgym.errors import ConfigError, ConfigPath, InputError, one_of
-from mlgym.plan.config import Document, RunConfig, TrainConfig, read, required
-from mlgym.plan.sweep import Cell, config_hash, expand
+from mlgym.plan import folds
+from mlgym.plan.config import Document, RunConfig, TrainConfig, components, read, required
+from mlgym.plan.folds import NestedCrossValidation, Part, Validation
+from mlgym.plan.sweep import MAX_CELLS, Cell, expand
+from mlgym.record.events import Validation as Recorded
+from mlgym.record.fold import State
 from mlgym.record.report import short_names
 from mlgym.specs import ExperimentSpec
 
 
+class Folds(NamedTuple):
+    """What each part is tested on, of a split of so many samples."""
+
+    samples: int
+    tests: Mapping[Part, list[int]]
+
+
 class Plan(NamedTuple):
-    """Both files, and every experiment that they describe by its id."""
+    """The files, and every experiment that they describe by its id."""
 
     run_document: Document
     run_config: RunConfig
     train: TrainConfig
     grid_document: Document
     cells: dict[int, Cell]
+    validation_document: Document | None = None
+    validation: Validation | None = None
+    folds: Folds | None = None
+    """None until the data are known, and without cross validation."""
 
     def place(self, experiment_id: int, path: ConfigPath) -> str:
         """File, line and column of the value at `path` of an experiment's configuration."""
@@ -26,18 +44,22 @@ class Plan(NamedTuple):
 
     def specs(self, grid_search_id: str) -> list[ExperimentSpec]:
         """The experiments of a fresh grid search."""
+        samples, tests = self.folds or Folds(0, {})
+        indices = {part: folds.indices(part, tests, samples) for part in tests}
         return [
             ExperimentSpec(
                 grid_search_id=grid_search_id,
                 experiment_id=experiment_id,
                 config=cell.config,
-                config_hash=config_hash(cell.config),
+                config_hash=cell.hash,
                 swept={".".join(map(str, path)): value for path, value in cell.swept.items()},
                 seed=self.train.seed,
                 num_epochs=self.train.num_epochs,
                 num_batches_per_epoch=self.train.num_batches_per_epoch,
                 checkpoint_every_n_batches=self.train.checkpoint_every_n_batches,
                 deterministic=self.train.deterministic,
+                repeat_seed=cell.seed,
+                injected=_injected(experiment_id, cell, indices) if self.validation else {},
             )
             for experiment_id, cell in self.cells.items()
         ]
@@ -65,14 +87,38 @@ class Plan(NamedTuple):
             first |= {spec.experiment_id: spec for spec in fitting if spec.experiment_id not in first}
         return [*first.values(), *(spec for spec in specs if spec.experiment_id not in first)]
 
+    def recorded(self) -> Recorded | None:
+        """What the log is told of the validation."""
+        if self.validation is None:
+            return None
+        wanted = self.validation.folds
+        found = Recorded(
+            combinations=1 + max(cell.combination for cell in self.cells.values()),
+            outer_folds=len({part.outer for part in folds.parts(wanted)}) if wanted else 0,
+            seeds=list(self.validation.seeds),
+        )
+        if not isinstance(wanted, NestedCrossValidation):
+            return found
+        config = wanted.config
+        return replace(
+            found,
+            inner_folds=config.num_inner_loop_folds,
+            selected_only=config.outer_only_for_selected,
+            metric=config.metric,
+            mode=config.mode,
+            epoch=config.epoch,
+        )
+
 
 def read_plan(run_document: Document, run_config: RunConfig) -> Plan:
     """The plan of a run config that trains afresh. Raises `InputError`, with file, line and column."""
     train = run_config.run_configuration.config
     assert isinstance(train, TrainConfig)
     grid_document = read_grid(run_document, train.gs_config_path)
-    cells = dict(enumerate(cells_of(grid_document)))
-    plan = Plan(run_document, run_config, train, grid_document, cells)
+    document = _named(run_document, "validation_config_path", train.validation_config_path)
+    validation = read_validation(document, grid_document) if document else None
+    cells = dict(enumerate(points(cells_of(grid_document), validation)))
+    plan = Plan(run_document, run_config, train, grid_document, cells, document, validation)
     if train.priority:
         plan.start_order(plan.specs(""))  # one that fits nothing is a mistake
     return plan
@@ -80,13 +126,38 @@ def read_plan(run_document: Document, run_config: RunConfig) -> Plan:
 
 def read_grid(run_document: Document, gs_config_path: str) -> Document:
     """The grid search config that a run config names."""
+    found = _named(run_document, "gs_config_path", gs_config_path)
+    assert found
+    return found
+
+
+def _named(run_document: Document, key: str, path: str | None) -> Document | None:
+    """The file that a run config names."""
+    if path is None:
+        return None
     try:
-        return read(run_document.path.parent / gs_config_path)
+        return read(run_document.path.parent / path)
     except ConfigError:
         raise
     except InputError as error:
-        where = ("run_configuration", "config", "gs_config_path")
+        where = ("run_configuration", "config", key)
         raise ConfigError(str(error), where).locate(run_document.place) from None
+
+
+def read_validation(document: Document, grid_document: Document) -> Validation:
+    """What a validation config asks for, of that grid. Raises `ConfigError`, with its place."""
+    found = folds.validation(document)
+    if found.folds:
+        try:
+            names = components(grid_document.value)
+        except ConfigError as error:
+            raise error.locate(grid_document.place) from None
+        if found.folds.iterator_key not in names:
+            raise ConfigError(
+                f"there is no component named {found.folds.iterator_key!r}; {one_of(found.folds.iterator_key, names)}",
+                (*found.where, "iterator_key"),
+            ).locate(document.place)
+    return found
 
 
 def cells_of(grid_document: Document) -> list[Cell]:
@@ -99,9 +170,60 @@ def cells_of(grid_document: Document) -> list[Cell]:
     return cells
 
 
+def points(cells: list[Cell], validation: Validation | None) -> list[Cell]:
+    """Every cell on every fold with every seed: by fold, then by seed, then by cell."""
+    if validation is None:
+        return cells
+    parts = folds.parts(validation.folds) if validation.folds else [None]
+    seeds = validation.seeds or [None]
+    count = len(cells) * len(parts) * len(seeds)
+    if count > MAX_CELLS:
+        raise InputError(f"the grid has {count:,} experiments, with folds and seeds; at most {MAX_CELLS:,} are taken")
+    return [
+        cell._replace(
+            swept=cell.swept
+            | {(name,): number for name, number in (part.swept.items() if part else ())}
+            | ({} if seed is None else {("seed",): seed}),
+            combination=combination,
+            part=part,
+            seed=seed,
+        )
+        for part in parts
+        for seed in seeds
+        for combination, cell in enumerate(cells)
+    ]
+
+
+def recorded_folds(validation: Validation | None, state: State) -> Folds | None:
+    """The folds as a log has them; None if it has not all of each."""
+    if not validation or not validation.folds or not state.folds:
+        return None
+    tests = {
+        part: state.folds[part.name].test.tolist() for part in folds.parts(validation.folds) if part.name in state.folds
+    }
+    samples = next(iter(state.folds.values())).samples
+    found = Folds(samples, tests)
+    return found if folds.whole(validation.folds, tests, samples) else None
+
+
+def _injected(experiment_id: int, cell: Cell, indices: Mapping[Part, dict[str, list[int]]]) -> dict[str, object]:
+    found: dict[str, object] = {
+        "id_experiment_id": experiment_id,
+        "id_hyper_paramater_combination_id": cell.combination,
+        "id_hyper_parameter_combination_id": cell.combination,
+    }
+    if cell.part:
+        found |= cell.part.ids
+        if cell.part in indices:
+            found["id_split_indices"] = indices[cell.part]
+    return found
+
+
 def _axis(name: str, paths: set[str]) -> str:
     """The one swept path that `name` is the end of, at a dot."""
     fitting = [path for path in paths if path == name or path.endswith(f".{name}")]
+    if name in paths:
+        return name
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

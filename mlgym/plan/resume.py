@@ -9,13 +9,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from mlgym.plan.config import Document, RunConfig, TrainConfig, WarmstartConfig, read
-from mlgym.plan.experiments import Plan, cells_of
-from mlgym.plan.sweep import config_hash
-from mlgym.record.fold import Experiment, State
+from mlgym.plan.experiments import Plan, cells_of, points, read_validation, recorded_folds
+from mlgym.record.fold import REMOVED, Experiment, State
 from mlgym.specs import Checkpoint, ExperimentSpec, RunPaths
-
-REMOVED = "removed"
-"""The reason of an experiment that was STOPPED because its cell is no longer in the grid."""
 
 
 class Choice(NamedTuple):
@@ -73,6 +69,7 @@ def resume(
     grid_now: Document | None,
     state: State,
     newest: Callable[[int], Checkpoint | None],
+    validation_document: Document | None = None,
 ) -> Resumption:
     """The warm start of the grid search in `state`; `newest` gives an experiment's newest checkpoint.
 
@@ -93,14 +90,25 @@ def resume(
         ids[experiment.config_hash].append(experiment.experiment_id)
     new = max(state.experiments, default=-1) + 1
     cells = {}
-    for cell in cells_of(grid_now or grid_before):
-        same = ids[config_hash(cell.config)]
+    grid = grid_now or grid_before
+    validation = read_validation(validation_document, grid) if validation_document else None
+    for cell in points(cells_of(grid), validation):
+        same = ids[cell.hash]
         if same:
             cells[same.popleft()] = cell
         else:
             cells[new] = cell
             new += 1
-    plan = Plan(run_document, run_config, train, grid_now or grid_before, dict(sorted(cells.items())))
+    plan = Plan(
+        run_document,
+        run_config,
+        train,
+        grid,
+        dict(sorted(cells.items())),
+        validation_document,
+        validation,
+        recorded_folds(validation, state),
+    )
     if train.priority:
         plan.start_order(plan.specs(""))
     choices = []
@@ -123,6 +131,11 @@ def recorded_grid(paths: RunPaths, state: State) -> Document:
     if state.grid_search_config:
         return Document(paths.grid_search_config, state.grid_search_config)
     return read(paths.grid_search_config)
+
+
+def recorded_validation(paths: RunPaths) -> Document | None:
+    """The validation config of the first launch, which stays."""
+    return read(paths.validation_config) if paths.validation_config.is_file() else None
 
 
 def finished(experiment: Experiment, num_epochs: int) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from mlgym.errors import ConfigError, ConfigPath, one_of
 from mlgym.plan.config import components
+from mlgym.plan.folds import Part
 from mlgym.record.events import plain
 from mlgym.schema import bind
 
@@ -32,6 +33,15 @@ class Cell(NamedTuple):
     config: Any
     swept: dict[ConfigPath, Any]
     sources: dict[ConfigPath, ConfigPath]
+    combination: int = 0
+    """Its number among the points that differ in more than a fold or a seed."""
+    part: Part | None = None
+    seed: int | None = None
+
+    @property
+    def hash(self) -> str:
+        """What tells the experiment from all others, in this grid and any other."""
+        return config_hash(self.config, self.part and self.part.name, self.seed)
 
     def source(self, path: ConfigPath) -> ConfigPath:
         """Where the value at `path` of the expanded configuration stands in the file."""
@@ -176,10 +186,10 @@ def expand(grid_search_config: Any) -> list[Cell]:
 # --- identity -----------------------------------------------------------------------------------------------
 
 
-def config_hash(config: Any) -> str:
-    """16 hex digits that stay the same as long as the expanded configuration does, whatever else the grid holds."""
+def config_hash(config: Any, fold: str | None = None, repeat: int | None = None) -> str:
+    """16 hex digits that stay the same as long as configuration, fold and seed do, whatever else the grid holds."""
     text = json.dumps(
-        {"config": plain(config), "fold": None, "repeat": None},
+        {"config": plain(config), "fold": fold, "repeat": repeat},
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=False,

@@ -29,6 +29,23 @@ class _Payload(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     grid_search_id: str
 
 
+class Validation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How combinations of swept values are compared: what the report needs to know of the validation config.
+
+    `outer_folds` counts those of all repetitions; `inner_folds` is 0 without nesting; without folds both are 0.
+    """
+
+    combinations: int
+    outer_folds: int = 0
+    inner_folds: int = 0
+    seeds: list[int] = []
+    selected_only: bool = False
+    """Only what the inner folds chose is trained on an outer fold."""
+    metric: str | None = None
+    mode: Literal["max", "min"] | None = None
+    epoch: Literal["last", "best", "average"] = "last"
+
+
 class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The whole grid search begins (again) or ends. `reason` says why it was INTERRUPTED, or what has changed."""
 
@@ -37,6 +54,7 @@ class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     run_config: str | None = None
     grid_search_config: str | None = None
     reason: str | None = None
+    validation: Validation | None = None
 
 
 class SystemInfo(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -47,7 +65,10 @@ class SystemInfo(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
 
 class ExperimentConfig(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What an experiment consists of; `swept` maps each sweep's path to the value taken."""
+    """What an experiment consists of; `swept` maps each sweep's path to the value taken.
+
+    Folds and seeds are axes without a dot in their names: `fold`, or `outer_fold` and `inner_fold`; `seed`.
+    """
 
     experiment_id: int
     job_id: str | None = None
@@ -56,6 +77,19 @@ class ExperimentConfig(_Payload, frozen=True, kw_only=True, omit_defaults=True, 
     swept: dict[str, Any] = {}
     seed: int | None = None
     num_epochs: int | None = None
+
+
+class DataFold(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Which of the `samples` items a fold is tested on: from place `offset` of that list, `test`, ascending.
+
+    `fold` is named as the experiments' `fold`, or `outer_fold/inner_fold`. What is not in it is trained on; in an inner
+    fold, what is not in its outer fold `outer_fold/-1` either.
+    """
+
+    fold: str
+    samples: int
+    test: list[int] = []
+    offset: int = 0
 
 
 JobState = Literal["INIT", "RUNNING", "DONE", "FAILED", "LOST", "STOPPED"]
@@ -186,6 +220,10 @@ class ExperimentConfigEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag=
     payload: ExperimentConfig
 
 
+class DataFoldEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="data_fold"):
+    payload: DataFold
+
+
 class JobStatusEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="job_status"):
     payload: JobStatus
 
@@ -228,6 +266,7 @@ KnownEvent = (
     GridSearchEvent
     | SystemInfoEvent
     | ExperimentConfigEvent
+    | DataFoldEvent
     | JobStatusEvent
     | ExperimentStatusEvent
     | EvaluationResultEvent
@@ -241,6 +280,7 @@ Payload = (
     GridSearch
     | SystemInfo
     | ExperimentConfig
+    | DataFold
     | JobStatus
     | ExperimentStatus
     | EvaluationResult
@@ -254,6 +294,7 @@ EVENT_TYPES: dict[type, bytes] = {
     GridSearch: b"grid_search",
     SystemInfo: b"system_info",
     ExperimentConfig: b"experiment_config",
+    DataFold: b"data_fold",
     JobStatus: b"job_status",
     ExperimentStatus: b"experiment_status",
     EvaluationResult: b"evaluation_result",

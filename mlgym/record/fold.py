@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlgym.record.events import (
     CheckpointChange,
+    DataFoldEvent,
     EvaluationResultEvent,
     Event,
     ExperimentConfigEvent,
@@ -26,6 +27,7 @@ from mlgym.record.events import (
     KnownEvent,
     NondeterminismDetectedEvent,
     SystemInfoEvent,
+    Validation,
     WarnedEvent,
 )
 from mlgym.record.scores import Scores
@@ -55,6 +57,9 @@ _KIND = {kind: number for number, kind in enumerate(KINDS)}
 _JOB_KIND = {status: _KIND[status.lower()] for status in ("RUNNING", "DONE", "FAILED", "LOST", "STOPPED")}
 
 MAX_WARNINGS = 200
+
+REMOVED = "removed"
+"""The reason of an experiment that was STOPPED because its cell is no longer in the grid."""
 
 
 @dataclass(slots=True)
@@ -147,6 +152,14 @@ class Marks:
 
 
 @dataclass(slots=True)
+class TestItems:
+    """What a fold is tested on: places in a split of `samples` items, ascending."""
+
+    samples: int = 0
+    test: Numbers = field(default_factory=lambda: array("q"))
+
+
+@dataclass(slots=True)
 class Experiment:
     """One experiment as of the last event folded. Times are unix time in ms.
 
@@ -202,6 +215,9 @@ class State:
     experiments: dict[int, Experiment] = field(default_factory=dict)
     grid_search_config: str | None = None
     """The text of the newest one, when a warm start changed it."""
+    validation: Validation | None = None
+    folds: dict[str, TestItems] = field(default_factory=dict)
+    """By the name of the fold, as `DataFold` has it."""
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     damaged: int = 0
     """Bytes of the log that could not be read."""
@@ -226,6 +242,7 @@ def _grid_search(state: State, event: GridSearchEvent) -> None:
     state.grid_search_config = payload.grid_search_config or state.grid_search_config
     if payload.status == "STARTED":
         state.num_experiments = payload.num_experiments or 0
+        state.validation = payload.validation
         state.starting_time = event.creation_ts
         state.finishing_time = None
     else:
@@ -244,6 +261,17 @@ def _experiment_config(state: State, event: ExperimentConfigEvent) -> None:
     experiment.swept = payload.swept
     experiment.num_epochs = payload.num_epochs or 0
     experiment.config_seq = event.seq
+
+
+def _data_fold(state: State, event: DataFoldEvent) -> None:
+    """The pieces of a list come in their order; one that comes again, or out of order, changes nothing."""
+    payload = event.payload
+    found = state.folds.setdefault(payload.fold, TestItems(payload.samples))
+    if payload.offset == len(found.test):
+        try:
+            found.test.extend(payload.test)
+        except OverflowError:
+            del found.test[payload.offset :]
 
 
 def _job_status(state: State, event: JobStatusEvent) -> None:
@@ -368,6 +396,7 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     GridSearchEvent: _grid_search,
     SystemInfoEvent: _system_info,
     ExperimentConfigEvent: _experiment_config,
+    DataFoldEvent: _data_fold,
     JobStatusEvent: _job_status,
     ExperimentStatusEvent: _experiment_status,
     EvaluationResultEvent: _evaluation_result,

@@ -1,4 +1,4 @@
-"""The report as text, with what lies beside the log: the last lines that a failed job printed. Imports report."""
+"""The report as text, with what lies beside the log: the last lines that a failed job printed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
+from mlgym.record import tables
 from mlgym.record.report import Report, as_text
+from mlgym.record.validation import Validated
 from mlgym.specs import RunPaths
 
 _SHOWN = 10
 _LINES = 8
+_RANKED = 20
 
 
-def summary(found: Report, paths: RunPaths, servers: Sequence[str] = ()) -> str:
-    """The table, the winner, every failure with its last lines (of the first ten), and where to see more."""
-    text = [as_text(found)]
+def summary(found: Report, paths: RunPaths, servers: Sequence[str] = (), validation: Validated | None = None) -> str:
+    """The table, the winner or what `validation` says, every failure with its last lines (of the first ten), and where
+    to see more."""
+    text = [as_text(found if validation is None else found._replace(winner=None))]
+    if validation is not None:
+        text += ["", tables.as_text(validation, _RANKED), f"more: mlgym report {paths.grid_search_id}"]
     failed = [row for row in found.rows if row.status in ("FAILED", "LOST")]
     for i, row in enumerate(failed):
         text += ["", f"experiment {row.experiment_id} {row.status}: {_printable(row.error or 'no reason recorded')}"]
