@@ -14,6 +14,7 @@ from mlgym.record.events import Number, number, plain
 from mlgym.record.fold import KINDS, Experiment, Kept, Marks, State
 from mlgym.record.report import judged_by
 from mlgym.record.scores import Scores
+from mlgym.record.validation import as_json, validated
 
 # --- a grid search as a whole ---
 
@@ -57,6 +58,12 @@ def _grid_search(state: State, row: Callable[[Experiment], dict[str, Any]]) -> d
         "warnings": [warning._asdict() for warning in state.warnings],
         "experiments": [row(experiment) for experiment in state.experiments.values()],
     }
+
+
+def report(state: State, metric: str | None, mode: Any, epoch: Any) -> dict[str, Any]:
+    """What `mlgym report --json` prints. Raises `InputError` for a score that nothing has."""
+    found: dict[str, Any] = plain(as_json(validated(state, metric, mode or None, epoch or None)))
+    return found
 
 
 def summary(state: State) -> dict[str, Any]:

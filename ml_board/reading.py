@@ -15,8 +15,9 @@ from aiohttp import web
 
 from ml_board import projections, search
 from ml_board.refusal import Refusal
-from ml_board.requests import MAX_INT, choice, grid_search_id, number, query, ranges
+from ml_board.requests import MAX_INT, choice, grid_search_id, number, query, ranges, word
 from ml_board.store import Store
+from mlgym.errors import InputError
 from mlgym.record.fold import State
 
 MAX_POINTS = 1_000_000
@@ -96,6 +97,19 @@ class Reading:
     async def timeline(self, request: web.Request) -> web.Response:
         points = query(request, "points", 1000, 10, 100_000)
         return await self._seen(request, lambda state: projections.timeline(state, points))
+
+    async def report(self, request: web.Request) -> web.Response:
+        metric = word(request, "metric")
+        mode = choice(request, "mode", ("", "max", "min"))
+        epoch = choice(request, "epoch", ("", "last", "best", "average"))
+
+        def found(state: State) -> dict[str, Any]:
+            try:
+                return projections.report(state, metric, mode, epoch)
+            except InputError as error:
+                raise Refusal(400, f"metric: {error}") from None
+
+        return await self._seen(request, found)
 
     async def _seen(self, request: web.Request, function: Callable[[State], Any]) -> web.Response:
         """What `function` finds in the state of now, or as of event `at`."""

@@ -47,11 +47,19 @@ def query(request: web.Request, name: str, default: int, least: int = 0, most: i
     return int(text)
 
 
+def word(request: web.Request, name: str) -> str | None:
+    """A text in the query, up to 1,000 characters."""
+    text = _single(request, name, "text")
+    if text is not None and len(text) > 1000:
+        raise Refusal(400, f"{name}: expected up to 1,000 characters, not {len(text):,}")
+    return text
+
+
 def choice(request: web.Request, name: str, words: tuple[str, ...]) -> str:
     """One of some words in the query; the first, if none is there."""
     text = _single(request, name, "word")
     if text is not None and text not in words:
-        raise Refusal(400, f"{name}: expected one of {', '.join(words)}, not {text[:80]!r}")
+        raise Refusal(400, f"{name}: expected one of {', '.join(filter(None, words))}, not {text[:80]!r}")
     return text or words[0]
 
 

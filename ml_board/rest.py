@@ -76,6 +76,10 @@ class Rest:
         some = {**COUNT, "minimum": 10, "maximum": 100_000}
         points = Parameter("points", "query", some, "at most so many of each series; default 800")
         marks = Parameter("points", "query", some, "about so many; default 1,000")
+        metric = Parameter("metric", "query", {"type": "string", "maxLength": 1000}, "the score to judge by")
+        mode = Parameter("mode", "query", {"type": "string", "enum": ["max", "min"]}, "which of its values are better")
+        rules = {"type": "string", "enum": ["last", "best", "average"]}
+        epoch = Parameter("epoch", "query", rules, "whose score counts; default last")
         offset = Parameter("offset", "query", COUNT, "in bytes; default 0")
         grid_config, experiment_config = _config(_GRID_CONFIGS), _config(_EXPERIMENT_CONFIGS)
         text, octets = "text/plain", "application/octet-stream"
@@ -104,6 +108,13 @@ class Rest:
             ),
             Route("GET", f"{gs}/snapshot", reading.snapshot, "What the events amount to", (GS, at, columns)),
             Route("GET", f"{gs}/summary", reading.summary, "The same on one line", (GS,)),
+            Route(
+                "GET",
+                f"{gs}/report",
+                reading.report,
+                "Combinations over folds and seeds",
+                (GS, at, metric, mode, epoch),
+            ),
             Route(
                 "GET",
                 f"{gs}/series",

@@ -1,6 +1,6 @@
 """Five-fold cross validation of four combinations. `python run.py --config_path run_config.yml`"""
 
-from wine import Classifier, wine
+from wines import Classifier, wine
 
 from mlgym import run
 from mlgym.build.registry import Registry

@@ -16,7 +16,8 @@ from mlgym.engine.training_state import MODEL
 from mlgym.engine.worker import registry_of
 from mlgym.errors import ConfigError, InputError, one_of
 from mlgym.plan.config import Train, read_run_config, required
-from mlgym.plan.resume import recorded_grid
+from mlgym.plan.experiments import injected, points, read_validation, recorded_folds
+from mlgym.plan.resume import recorded_grid, recorded_validation
 from mlgym.plan.sweep import expand
 from mlgym.record.checkpoint_folder import available, verified
 from mlgym.record.fold import Experiment, State
@@ -45,8 +46,9 @@ def load_model(
     verified(checkpoint)
     _, first = read_run_config(paths.run_config)
     assert isinstance(first.run_configuration, Train)
-    config = _config(paths, state, state.experiments[experiment_id])
-    graph = Graph(required(config, ["model"]), registry_of(blueprint), first.run_configuration.config.seed)
+    config, injected = _config(paths, state, state.experiments[experiment_id])
+    seed = first.run_configuration.config.seed
+    graph = Graph(required(config, ["model"]), registry_of(blueprint), seed, injected)
     model: nn.Module = graph["model"]
     try:
         model.load_state_dict(state_files.read(Path(checkpoint.directory) / MODEL))
@@ -80,11 +82,16 @@ def _chosen(kept: list[Checkpoint], state: State, experiment_id: int, epoch: Epo
     return by_epoch[best]
 
 
-def _config(paths: RunPaths, state: State, experiment: Experiment) -> dict[str, Any]:
-    """The experiment's configuration: from the grid it is in or, if it no longer is, as it was recorded."""
-    for cell in expand(recorded_grid(paths, state).value):
+def _config(paths: RunPaths, state: State, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The experiment's configuration, and what is injected: from the grid it is in or, if it no longer is, as it was
+    recorded."""
+    grid, document = recorded_grid(paths, state), recorded_validation(paths)
+    validation = read_validation(document, grid) if document else None
+    for cell in points(expand(grid.value), validation):
         if cell.hash == experiment.config_hash:
-            return dict(cell.config)
+            folds = recorded_folds(validation, state)
+            return cell.config, injected(
+                experiment.experiment_id, cell, folds.indices() if folds else {}
+            ) if validation else {}
     recorded = paths.experiment(experiment.experiment_id) / "experiment_config.json"
-    found: dict[str, Any] = msgspec.json.decode(recorded.read_bytes())
-    return found
+    return msgspec.json.decode(recorded.read_bytes()), {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -23,6 +23,10 @@ class Folds(NamedTuple):
 
     samples: int
     tests: Mapping[Part, list[int]]
+
+    def indices(self) -> dict[Part, dict[str, list[int]]]:
+        """What each part trains on and is tested on."""
+        return {part: folds.indices(part, self.tests, self.samples) for part in self.tests}
 
 
 class Plan(NamedTuple):
@@ -44,8 +48,7 @@ class Plan(NamedTuple):
 
     def specs(self, grid_search_id: str) -> list[ExperimentSpec]:
         """The experiments of a fresh grid search."""
-        samples, tests = self.folds or Folds(0, {})
-        indices = {part: folds.indices(part, tests, samples) for part in tests}
+        indices = self.folds.indices() if self.folds else {}
         return [
             ExperimentSpec(
                 grid_search_id=grid_search_id,
@@ -59,7 +62,7 @@ class Plan(NamedTuple):
                 checkpoint_every_n_batches=self.train.checkpoint_every_n_batches,
                 deterministic=self.train.deterministic,
                 repeat_seed=cell.seed,
-                injected=_injected(experiment_id, cell, indices) if self.validation else {},
+                injected=injected(experiment_id, cell, indices) if self.validation else {},
             )
             for experiment_id, cell in self.cells.items()
         ]
@@ -206,8 +209,9 @@ def recorded_folds(validation: Validation | None, state: State) -> Folds | None:
     return found if folds.whole(validation.folds, tests, samples) else None
 
 
-def _injected(experiment_id: int, cell: Cell, indices: Mapping[Part, dict[str, list[int]]]) -> dict[str, object]:
-    found: dict[str, object] = {
+def injected(experiment_id: int, cell: Cell, indices: Mapping[Part, dict[str, list[int]]]) -> dict[str, Any]:
+    """What the configuration of an experiment of a validation may ask for."""
+    found: dict[str, Any] = {
         "id_experiment_id": experiment_id,
         "id_hyper_paramater_combination_id": cell.combination,
         "id_hyper_parameter_combination_id": cell.combination,

@@ -2,6 +2,17 @@
 
 export type Scalar = number | "NaN" | "Infinity" | "-Infinity";
 
+export interface Validation {
+  combinations: number;
+  outer_folds?: number;
+  inner_folds?: number;
+  seeds?: number[];
+  selected_only?: boolean;
+  metric?: string | null;
+  mode?: "max" | "min" | null;
+  epoch?: "last" | "best" | "average";
+}
+
 export interface GridSearch {
   grid_search_id: string;
   status: "STARTED" | "FINISHED" | "INTERRUPTED";
@@ -9,6 +20,7 @@ export interface GridSearch {
   run_config?: string | null;
   grid_search_config?: string | null;
   reason?: string | null;
+  validation?: Validation | null;
 }
 
 export interface SystemInfo {
@@ -26,6 +38,14 @@ export interface ExperimentConfig {
   swept?: Record<string, unknown>;
   seed?: number | null;
   num_epochs?: number | null;
+}
+
+export interface DataFold {
+  grid_search_id: string;
+  fold: string;
+  samples: number;
+  test?: number[];
+  offset?: number;
 }
 
 export interface JobStatus {
@@ -133,6 +153,7 @@ export type KnownEvent = Envelope &
     | { event_type: "grid_search"; payload: GridSearch }
     | { event_type: "system_info"; payload: SystemInfo }
     | { event_type: "experiment_config"; payload: ExperimentConfig }
+    | { event_type: "data_fold"; payload: DataFold }
     | { event_type: "job_status"; payload: JobStatus }
     | { event_type: "experiment_status"; payload: ExperimentStatus }
     | { event_type: "evaluation_result"; payload: EvaluationResult }
@@ -147,9 +168,11 @@ export type Shape = string | { words: string[] } | { list: Shape } | { map: Shap
 
 /** Field -> what it has to be; a name that ends in `?` may be left out. */
 export const STRUCTS: Record<string, Record<string, Shape>> = {
-  GridSearch: { "grid_search_id": "string", "status": { words: ["STARTED", "FINISHED", "INTERRUPTED"] }, "num_experiments?": { any: ["int", "null"] }, "run_config?": { any: ["string", "null"] }, "grid_search_config?": { any: ["string", "null"] }, "reason?": { any: ["string", "null"] } },
+  Validation: { "combinations": "int", "outer_folds?": "int", "inner_folds?": "int", "seeds?": { list: "int" }, "selected_only?": "boolean", "metric?": { any: ["string", "null"] }, "mode?": { any: [{ words: ["max", "min"] }, "null"] }, "epoch?": { words: ["last", "best", "average"] } },
+  GridSearch: { "grid_search_id": "string", "status": { words: ["STARTED", "FINISHED", "INTERRUPTED"] }, "num_experiments?": { any: ["int", "null"] }, "run_config?": { any: ["string", "null"] }, "grid_search_config?": { any: ["string", "null"] }, "reason?": { any: ["string", "null"] }, "validation?": { any: ["Validation", "null"] } },
   SystemInfo: { "grid_search_id": "string", "host": "string", "info?": { map: "anything" } },
   ExperimentConfig: { "grid_search_id": "string", "experiment_id": "int", "job_id?": { any: ["string", "null"] }, "config?": "anything", "config_hash?": "string", "swept?": { map: "anything" }, "seed?": { any: ["int", "null"] }, "num_epochs?": { any: ["int", "null"] } },
+  DataFold: { "grid_search_id": "string", "fold": "string", "samples": "int", "test?": { list: "int" }, "offset?": "int" },
   JobStatus: { "grid_search_id": "string", "job_id": "string", "experiment_id": "int", "status": { words: ["INIT", "RUNNING", "DONE", "FAILED", "LOST", "STOPPED"] }, "job_type?": "string", "start_epoch?": "int", "starting_time?": { any: ["int", "null"] }, "finishing_time?": { any: ["int", "null"] }, "device?": { any: ["string", "null"] }, "host?": { any: ["string", "null"] }, "num_threads?": { any: ["int", "null"] }, "inexact?": { any: ["string", "null"] }, "reason?": { any: ["string", "null"] }, "error?": { any: ["string", "null"] }, "stacktrace?": { any: ["string", "null"] } },
   ExperimentStatus: { "grid_search_id": "string", "experiment_id": "int", "status": { words: ["train", "evaluation"] }, "num_epochs": "int", "current_epoch": "int", "splits?": { list: "string" }, "current_split?": { any: ["string", "null"] }, "num_batches?": "int", "current_batch?": "int" },
   MetricScore: { "metric": "string", "split": "string", "score": { any: ["number", { words: ["NaN", "Infinity", "-Infinity"] }] } },
@@ -167,6 +190,7 @@ export const PAYLOADS: Record<string, string> = {
   grid_search: "GridSearch",
   system_info: "SystemInfo",
   experiment_config: "ExperimentConfig",
+  data_fold: "DataFold",
   job_status: "JobStatus",
   experiment_status: "ExperimentStatus",
   evaluation_result: "EvaluationResult",
