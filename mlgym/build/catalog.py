@@ -109,11 +109,7 @@ def built_in() -> Registry:
     r.lr_scheduler("hugging_face_scheduler", optimizers.hugging_face_scheduler)
 
     r.early_stopping("LAST_K_EPOCHS_IMPROVEMENT_STRATEGY", policies.LastEpochsImprovement)
-    r.lr_scheduler("hugging_face_scheduler", optimizers.hugging_face_scheduler)
-
     r.early_stopping("PATIENCE", policies.Patience)
-    r.lr_scheduler("hugging_face_scheduler", optimizers.hugging_face_scheduler)
-
     r.early_stopping("NONE", policies.NeverStop)
 
     r.checkpointing("SAVE_LAST_EPOCH_ONLY_CHECKPOINTING_STRATEGY", policies.SaveLastEpochOnly)
