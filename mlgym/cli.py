@@ -151,7 +151,8 @@ def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     document, run_config = read_run_config(parsed.config_path)
     if isinstance(run_config.run_configuration, Warmstart):
         return _plan_warm_start(document, run_config, parsed.json)
-    specs = read_plan(document, run_config).specs("")
+    plan = read_plan(document, run_config)
+    specs = plan.specs("")
     if parsed.json:
         print(
             json.dumps(
@@ -176,6 +177,8 @@ def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     ]
     print("\n".join(aligned([["#", *names.values()], *rows])))
     print(f"\n{len(specs)} experiments of {specs[0].num_epochs} epochs")
+    if plan.num_experiments < len(specs):
+        print(f"{plan.num_experiments} of them are run: on outer folds only what the inner folds choose")
     return 0
 
 

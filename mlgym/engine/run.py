@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,10 @@ from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import system_info
 from mlgym.engine.recording import Recording, recording, remote_log, remote_of
 from mlgym.engine.signals import INTERRUPTED, listening
-from mlgym.errors import ConfigError, InputError, StorageError, tell
+from mlgym.errors import ConfigError, InputError, StorageError, one_of, tell
 from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read_run_config, required
 from mlgym.plan.experiments import Plan, read_grid
-from mlgym.plan.folds import OUTER, NestedCrossValidation, Part
+from mlgym.plan.folds import NestedCrossValidation
 from mlgym.plan.resume import Resumption, finished, recorded_grid, recorded_validation, resume
 from mlgym.record.checkpoint_folder import newest
 from mlgym.record.events import GridSearch, plain
@@ -76,7 +76,21 @@ def check(plan: Plan, executor: Executor, ids: list[int] | None = None, specs: S
         raise found.error.locate(partial(plan.place, found.experiment_id))
     if found.error:
         raise found.error
+    _refuse_unknown_score(plan, found.score_keys)
     return found
+
+
+def _refuse_unknown_score(plan: Plan, known: Collection[str]) -> None:
+    """What the inner folds choose by has to be a score that there will be. Raises `ConfigError`."""
+    wanted = plan.validation.folds if plan.validation else None
+    metric = wanted.config.metric if isinstance(wanted, NestedCrossValidation) else None
+    if metric and known and metric not in known:
+        assert plan.validation
+        assert plan.validation_document
+        raise ConfigError(
+            f"there is no score {metric!r}; {one_of(metric, known)}",
+            (*plan.validation.where, "config", "metric"),
+        ).locate(plan.validation_document.place)
 
 
 # --- folds --------------------------------------------------------------------------------------------------
@@ -105,17 +119,13 @@ def divided(plan: Plan, executor: Executor) -> Plan:
     raise wrong
 
 
-def _only_selected(plan: Plan) -> bool:
-    folds = plan.validation and plan.validation.folds
-    return isinstance(folds, NestedCrossValidation) and folds.config.outer_only_for_selected
-
-
 def stages(plan: Plan, specs: Specs) -> tuple[Specs, Specs]:
     """What to run now, and what to choose from once that has ended."""
-    if not _only_selected(plan):
-        return specs, []
-    later = [spec for spec in specs if _part(plan, spec).inner == OUTER]
-    return [spec for spec in specs if _part(plan, spec).inner != OUTER], later
+    now: Specs = []
+    later: Specs = []
+    for spec in specs:
+        (later if plan.waits(spec.experiment_id) else now).append(spec)
+    return now, later
 
 
 def chosen(later: Specs, state: State) -> Specs:
@@ -127,21 +137,6 @@ def chosen(later: Specs, state: State) -> Specs:
         if plain({path: value for path, value in spec.swept.items() if path not in AXES})
         == found.get(spec.swept[OUTER_FOLD])
     ]
-
-
-def _part(plan: Plan, spec: ExperimentSpec) -> Part:
-    part = plan.cells[spec.experiment_id].part
-    assert part
-    return part
-
-
-def _expected(plan: Plan, experiments: int) -> int:
-    """How many experiments there will be."""
-    if not _only_selected(plan):
-        return experiments
-    outer = [cell for cell in plan.cells.values() if cell.part and cell.part.inner == OUTER]
-    combinations = len({cell.combination for cell in outer})
-    return experiments - len(outer) + len(outer) // combinations
 
 
 # --- run ----------------------------------------------------------------------------------------------------
@@ -158,7 +153,7 @@ def launch(plan: Plan, executor: Executor) -> int:
         began = GridSearch(
             grid_search_id=paths.grid_search_id,
             status="STARTED",
-            num_experiments=_expected(plan, len(plan.cells)),
+            num_experiments=plan.num_experiments,
             run_config=plan.run_document.text,
             validation=plan.recorded(),
         )
@@ -190,7 +185,7 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
         began = GridSearch(
             grid_search_id=paths.grid_search_id,
             status="STARTED",
-            num_experiments=_expected(plan, len(found.choices)),
+            num_experiments=plan.num_experiments + len(found.choices) - len(plan.cells),
             run_config=run_document.text,
             grid_search_config=plan.grid_document.text if found.changed else None,
             reason=found.summary(),

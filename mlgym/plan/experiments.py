@@ -67,6 +67,20 @@ class Plan(NamedTuple):
             for experiment_id, cell in self.cells.items()
         ]
 
+    @property
+    def num_experiments(self) -> int:
+        """How many will be run."""
+        waiting = [cell for experiment_id, cell in self.cells.items() if self.waits(experiment_id)]
+        return len(self.cells) - len(waiting) + len(waiting) // max(1, len({cell.combination for cell in waiting}))
+
+    def waits(self, experiment_id: int) -> bool:
+        """Whether it is run only once the inner folds have chosen its combination."""
+        wanted = self.validation.folds if self.validation else None
+        if not isinstance(wanted, NestedCrossValidation) or not wanted.config.outer_only_for_selected:
+            return False
+        part = self.cells[experiment_id].part
+        return part is not None and part.inner == folds.OUTER
+
     def start_order(self, specs: list[ExperimentSpec]) -> list[ExperimentSpec]:
         """`specs` in the order in which they should start: what `priority` names first, then by number.
 

@@ -10,6 +10,7 @@ import msgspec
 
 from mlgym.plan.config import Document, RunConfig, TrainConfig, WarmstartConfig, read
 from mlgym.plan.experiments import Plan, cells_of, points, read_validation, recorded_folds
+from mlgym.plan.sweep import Cell
 from mlgym.record.fold import REMOVED, Experiment, State
 from mlgym.specs import Checkpoint, ExperimentSpec, RunPaths
 
@@ -18,7 +19,8 @@ class Choice(NamedTuple):
     """What a warm start does with an experiment, and why."""
 
     experiment_id: int
-    action: Literal["run", "keep", "remove"]
+    action: Literal["run", "choose", "keep", "remove"]
+    """`choose`: run it if the inner folds choose it."""
     why: str
     attempt: int = 1
     start: Checkpoint | None = None
@@ -45,7 +47,7 @@ class Resumption(NamedTuple):
                 num_threads=choice.num_threads,
             )
             for choice in self.choices
-            if choice.action == "run"
+            if choice.action in ("run", "choose")
         ]
 
     def summary(self) -> str:
@@ -54,6 +56,7 @@ class Resumption(NamedTuple):
         counts = {
             "go on": sum(choice.start is not None for choice in self.choices),
             "start": started,
+            "to choose from": sum(choice.action == "choose" for choice in self.choices),
             "kept": sum(choice.action == "keep" for choice in self.choices),
             "removed": sum(choice.action == "remove" for choice in self.choices),
         }
@@ -88,17 +91,19 @@ def resume(
     ids: dict[str, deque[int]] = defaultdict(deque)
     for experiment in sorted(state.experiments.values(), key=lambda experiment: experiment.experiment_id):
         ids[experiment.config_hash].append(experiment.experiment_id)
-    new = max(state.experiments, default=-1) + 1
-    cells = {}
+    new = max(state.experiments, default=-1)
+    cells: dict[int, Cell] = {}
     grid = grid_now or grid_before
     validation = read_validation(validation_document, grid) if validation_document else None
-    for cell in points(cells_of(grid), validation):
+    for place, cell in enumerate(points(cells_of(grid), validation)):
         same = ids[cell.hash]
         if same:
             cells[same.popleft()] = cell
+        elif place not in state.experiments and place not in cells:
+            cells[place] = cell  # as in a fresh grid: one that was never announced
         else:
+            new = max([new, *cells]) + 1
             cells[new] = cell
-            new += 1
     plan = Plan(
         run_document,
         run_config,
@@ -115,7 +120,10 @@ def resume(
     for experiment_id in sorted({*cells, *state.experiments}):
         found = state.experiments.get(experiment_id)
         if experiment_id in cells:
-            choices.append(_choice(experiment_id, found, train.num_epochs, newest(experiment_id)))
+            if found is None and plan.waits(experiment_id):
+                choices.append(Choice(experiment_id, "choose", "if the inner folds choose it"))
+            else:
+                choices.append(_choice(experiment_id, found, train.num_epochs, newest(experiment_id)))
         else:
             assert found is not None
             gone = finished(found, found.num_epochs) or (found.status == "STOPPED" and found.reason == REMOVED)

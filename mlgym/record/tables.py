@@ -16,6 +16,8 @@ _NAMED = 8  # of what is missing
 
 def as_text(found: Validated, rows: int | None = None) -> str:
     """The report to be read; of the combinations at most `rows`."""
+    if found.score is None:
+        return f"{found.kind}: there are no scores yet"
     first, *inner = tables(found)
     lines = [first.title, *_aligned(first, rows), ""]
     for table in inner if rows is None else ():
