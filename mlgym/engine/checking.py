@@ -63,7 +63,7 @@ def covering(cells: Mapping[int, Cell]) -> list[int]:
     seen: set[tuple[object, str]] = set()
     chosen: list[int] = []
     for i, cell in cells.items():
-        values = {(path, repr(value)) for path, value in cell.swept.items() if len(path) > 1}  # no fold, no seed
+        values = {(path, repr(value)) for path, value in cell.values}
         if not chosen or not values <= seen:
             seen |= values
             chosen.append(i)

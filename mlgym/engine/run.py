@@ -194,7 +194,7 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
             run_config=run_document.text,
             grid_search_config=plan.grid_document.text if found.changed else None,
             reason=found.summary(),
-            validation=plan.recorded(),
+            validation=found.recorded(),
         )
         return _run(Todo(plan, specs, info, began, removed, later, new_folds), paths, executor, to)
 
