@@ -32,6 +32,8 @@ class Checked(NamedTuple):
     """(experiment_id, stack trace)"""
     modules: Sequence[str] = ()
     """What had to be imported."""
+    scores: Sequence[str] = ()
+    """`split/tag` of what is evaluated."""
 
 
 def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> Checked:
@@ -43,10 +45,12 @@ def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> 
     from mlgym.engine.training_state import restore
 
     own: list[tuple[int, str]] = []
+    scores: dict[str, None] = {}
     for spec in specs:
         try:
             parts = experiment.build(spec, registry, on)
             experiment.try_once(parts)
+            scores |= dict.fromkeys(parts.evaluator.component.score_keys)
             if spec.start:  # after the step: at the end of a training there may be none left
                 with suppress(DamagedError):  # its job will use the one before it
                     verified(spec.start)
@@ -55,7 +59,7 @@ def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> 
             return Checked(error, spec.experiment_id, own)
         except (Exception, SystemExit):
             own.append((spec.experiment_id, traceback.format_exc()))
-    return Checked(own=own)
+    return Checked(own=own, scores=list(scores))
 
 
 def covering(cells: Mapping[int, Cell]) -> list[int]:

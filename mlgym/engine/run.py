@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import system_info
 from mlgym.engine.recording import Recording, recording, remote_log, remote_of
 from mlgym.engine.signals import INTERRUPTED, listening
-from mlgym.errors import ConfigError, InputError, StorageError, tell
+from mlgym.errors import ConfigError, InputError, StorageError, one_of, tell
 from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read_run_config, required
 from mlgym.plan.experiments import Plan, read_grid
 from mlgym.plan.folds import OUTER, NestedCrossValidation, Part
@@ -76,7 +76,20 @@ def check(plan: Plan, executor: Executor, ids: list[int] | None = None, specs: S
         raise found.error.locate(partial(plan.place, found.experiment_id))
     if found.error:
         raise found.error
+    if found.scores:
+        _refuse_unknown_metric(plan, found.scores)
     return found
+
+
+def _refuse_unknown_metric(plan: Plan, known: Sequence[str]) -> None:
+    folds = plan.validation and plan.validation.folds
+    if not plan.validation or not isinstance(folds, NestedCrossValidation) or folds.config.metric in (None, *known):
+        return
+    metric = folds.config.metric
+    assert plan.validation_document
+    raise ConfigError(
+        f"{metric!r} is not evaluated; {one_of(metric, known)}", (*plan.validation.where, "config", "metric")
+    ).locate(plan.validation_document.place)
 
 
 # --- folds --------------------------------------------------------------------------------------------------
