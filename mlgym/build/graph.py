@@ -170,7 +170,7 @@ def _mixed(value: Any, repeat: int) -> Any:
 def _data(specs: Mapping[str, ComponentSpec]) -> set[str]:
     """The components that data come from; each of `specs` stands after those that it requires."""
     found: set[str] = set()
-    for name, spec in reversed(specs.items()):
+    for name, spec in reversed(list(specs.items())):
         if name in found or _DATA in spec.component_type_key:
             found |= {name, *(requirement.component_name for requirement in spec.requirements)}
     return found

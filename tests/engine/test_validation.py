@@ -261,8 +261,17 @@ def test_seeds_change_all_but_the_data() -> None:
     """Initialisation and shuffling, explicit seeds included; not what divides the data, nor what it is made from."""
     registry = registry_of(blueprint)
     drawn: list[tuple[str, int]] = []
-    registry.component("SOURCE", "DEFAULT", lambda *, seed: drawn.append(("source", seed)) or {})
-    registry.component("SOURCE_ITERATORS", "DEFAULT", lambda source, *, seed: drawn.append(("data", seed)) or {})
+
+    def source(*, seed: int) -> dict[str, Any]:
+        drawn.append(("source", seed))
+        return {}
+
+    def made(source: Any, *, seed: int) -> dict[str, Any]:
+        drawn.append(("data", seed))
+        return {}
+
+    registry.component("SOURCE", "DEFAULT", source)
+    registry.component("SOURCE_ITERATORS", "DEFAULT", made)
     config = folded({"width": 4})
     config["loaders"]["config"] |= {"seeds": {"train": 7}}
     config["split"] = {

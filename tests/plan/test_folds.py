@@ -145,7 +145,7 @@ def divided(wanted: CrossValidation | NestedCrossValidation, found: Data) -> dic
 
 def strata_are_kept(tests: list[list[int]], rows: list[int], labels: list[int]) -> None:
     """Of every class a fold has its share, to one member."""
-    for label in set(labels[i] for i in rows):
+    for label in {labels[i] for i in rows}:
         members = sum(labels[i] == label for i in rows)
         for test in tests:
             assert abs(sum(labels[i] == label for i in test) - members / len(tests)) <= 1
