@@ -106,7 +106,13 @@ def test_extending_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "score", "least"), [("tabular", "val/balanced_accuracy", 0.85), ("regression", "val/R2", 0.2)]
+    ("name", "score", "least"),
+    [
+        ("tabular", "val/balanced_accuracy", 0.85),
+        ("regression", "val/R2", 0.2),
+        ("cross_validation", "val/accuracy", 0.8),
+        ("nested_cross_validation", "test/accuracy", 0.8),
+    ],
 )
 def test_examples_learn(name: str, score: str, least: float, tmp_path: Path, python: Run) -> None:
     folder = tmp_path / name

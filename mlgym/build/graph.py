@@ -19,7 +19,8 @@ from mlgym.schema import bind, parameters
 from mlgym.specs import ComponentSpec, Requirement
 
 _DATA = "ITERATOR"
-"""In the types of components that give splits of data: folds count on these being the same in every repetition."""
+"""In the types of components that give splits of data: folds count on these, and on what they are made from, being the
+same in every repetition."""
 
 
 class Graph:
@@ -42,6 +43,7 @@ class Graph:
         self._seed = seed
         self._injectables = {**registry.injectables, **(injected or {})}
         self._repeat = repeat
+        self._data = _data(specs)
         self._names: dict[int, str] = {}
         # A container has names of its own ("override", "wire"), so each component's is prefixed.
         self._container: Any = containers.DynamicContainer()
@@ -76,7 +78,7 @@ class Graph:
         try:
             builder = self._registry.builder(spec.component_type_key, spec.variant_key)
             self._check_requirements(spec, builder)
-            repeat = None if _DATA in spec.component_type_key else self._repeat
+            repeat = None if name in self._data else self._repeat
             config = _repeated(self._injected(spec.config, ("config",)), repeat)
         except ConfigError as error:
             raise error.inside(name) from None
@@ -143,7 +145,7 @@ class Graph:
 
 
 def _repeated(value: Any, repeat: int | None) -> Any:
-    """`value` with `repeat` mixed into every `seed` in it."""
+    """`value` with `repeat` mixed into every `seed` and all `seeds` in it."""
     if repeat is None:
         return value
     if isinstance(value, list):
@@ -151,9 +153,27 @@ def _repeated(value: Any, repeat: int | None) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        key: repeated(entry, repeat) if key == "seed" and type(entry) is int else _repeated(entry, repeat)
+        key: _mixed(entry, repeat) if key in ("seed", "seeds") else _repeated(entry, repeat)
         for key, entry in value.items()
     }
+
+
+def _mixed(value: Any, repeat: int) -> Any:
+    """A seed, or a list or a mapping of seeds."""
+    if isinstance(value, list):
+        return [_mixed(entry, repeat) for entry in value]
+    if isinstance(value, dict):
+        return {key: _mixed(entry, repeat) for key, entry in value.items()}
+    return repeated(value, repeat) if type(value) is int else value
+
+
+def _data(specs: Mapping[str, ComponentSpec]) -> set[str]:
+    """The components that data come from; each of `specs` stands after those that it requires."""
+    found: set[str] = set()
+    for name, spec in reversed(list(specs.items())):
+        if name in found or _DATA in spec.component_type_key:
+            found |= {name, *(requirement.component_name for requirement in spec.requirements)}
+    return found
 
 
 def _check_kind(component: Any, expected: Any, where: ConfigPath) -> None:

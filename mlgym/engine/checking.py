@@ -32,8 +32,8 @@ class Checked(NamedTuple):
     """(experiment_id, stack trace)"""
     modules: Sequence[str] = ()
     """What had to be imported."""
-    score_keys: Sequence[str] = ()
-    """The scores that there will be, as `split/tag`."""
+    scores: Sequence[str] = ()
+    """`split/tag` of what is evaluated."""
 
 
 def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> Checked:
@@ -45,12 +45,12 @@ def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> 
     from mlgym.engine.training_state import restore
 
     own: list[tuple[int, str]] = []
-    keys: dict[str, None] = {}
+    scores: dict[str, None] = {}
     for spec in specs:
         try:
             parts = experiment.build(spec, registry, on)
-            keys |= dict.fromkeys(parts.evaluator.component.score_keys)
             experiment.try_once(parts)
+            scores |= dict.fromkeys(parts.evaluator.component.score_keys)
             if spec.start:  # after the step: at the end of a training there may be none left
                 with suppress(DamagedError):  # its job will use the one before it
                     verified(spec.start)
@@ -59,7 +59,7 @@ def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> 
             return Checked(error, spec.experiment_id, own)
         except (Exception, SystemExit):
             own.append((spec.experiment_id, traceback.format_exc()))
-    return Checked(own=own, score_keys=list(keys))
+    return Checked(own=own, scores=list(scores))
 
 
 def covering(cells: Mapping[int, Cell]) -> list[int]:
@@ -67,7 +67,7 @@ def covering(cells: Mapping[int, Cell]) -> list[int]:
     seen: set[tuple[object, str]] = set()
     chosen: list[int] = []
     for i, cell in cells.items():
-        values = {(path, repr(value)) for path, value in cell.swept.items() if len(path) > 1}  # no fold, no seed
+        values = {(path, repr(value)) for path, value in cell.values}
         if not chosen or not values <= seen:
             seen |= values
             chosen.append(i)

@@ -52,6 +52,8 @@ def divide(specs: list[ExperimentSpec], wanted: CrossValidation | NestedCrossVal
                 )
         except MLgymError as error:
             return Divided(error=error)
+        except Exception:  # of the user's data set
+            return Divided(error=InputError(f"{wanted.iterator_key} cannot be read:\n{traceback.format_exc()}"))
         found = here
     return Divided(found)
 

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -76,21 +76,20 @@ def check(plan: Plan, executor: Executor, ids: list[int] | None = None, specs: S
         raise found.error.locate(partial(plan.place, found.experiment_id))
     if found.error:
         raise found.error
-    _refuse_unknown_score(plan, found.score_keys)
+    if found.scores:
+        _refuse_unknown_metric(plan, found.scores)
     return found
 
 
-def _refuse_unknown_score(plan: Plan, known: Collection[str]) -> None:
-    """What the inner folds choose by has to be a score that there will be. Raises `ConfigError`."""
-    wanted = plan.validation.folds if plan.validation else None
-    metric = wanted.config.metric if isinstance(wanted, NestedCrossValidation) else None
-    if metric and known and metric not in known:
-        assert plan.validation
-        assert plan.validation_document
-        raise ConfigError(
-            f"there is no score {metric!r}; {one_of(metric, known)}",
-            (*plan.validation.where, "config", "metric"),
-        ).locate(plan.validation_document.place)
+def _refuse_unknown_metric(plan: Plan, known: Sequence[str]) -> None:
+    folds = plan.validation and plan.validation.folds
+    if not plan.validation or not isinstance(folds, NestedCrossValidation) or folds.config.metric in (None, *known):
+        return
+    metric = folds.config.metric
+    assert plan.validation_document
+    raise ConfigError(
+        f"{metric!r} is not evaluated; {one_of(metric, known)}", (*plan.validation.where, "config", "metric")
+    ).locate(plan.validation_document.place)
 
 
 # --- folds --------------------------------------------------------------------------------------------------
@@ -189,7 +188,7 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
             run_config=run_document.text,
             grid_search_config=plan.grid_document.text if found.changed else None,
             reason=found.summary(),
-            validation=plan.recorded(),
+            validation=found.recorded(),
         )
         return _run(Todo(plan, specs, info, began, removed, later, new_folds), paths, executor, to)
 

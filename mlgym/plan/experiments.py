@@ -110,7 +110,7 @@ class Plan(NamedTuple):
             return None
         wanted = self.validation.folds
         found = Recorded(
-            combinations=1 + max(cell.combination for cell in self.cells.values()),
+            combinations=len({repr(cell.values) for cell in self.cells.values()}),
             outer_folds=len({part.outer for part in folds.parts(wanted)}) if wanted else 0,
             seeds=list(self.validation.seeds),
         )

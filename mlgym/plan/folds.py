@@ -183,6 +183,8 @@ def _check(folds: CrossValidation | NestedCrossValidation, where: ConfigPath) ->
             raise ConfigError(f"must be at least {least}, not {value}", (*where, key))
     if config.seed is not None and config.seed >= 1 << 32:
         raise ConfigError("must be less than 2**32", (*where, "seed"))
+    if isinstance(config.groups, int) and config.groups < 0:
+        raise ConfigError(f"must be at least 0, not {config.groups}", (*where, "groups"))
     if config.repeats > 1 and not config.shuffle:
         raise ConfigError("without shuffle: true, every repetition would be the same", (*where, "repeats"))
 
@@ -292,10 +294,14 @@ class _Divide(NamedTuple):
             splitter = getattr(model_selection, name)(self.folds, shuffle=self.shuffle, random_state=state)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # a class with too few members is refused above
-                for _, test in splitter.split(rows, labels, data.groups):
-                    if len(test) == 0 or len(test) == data.samples:
-                        raise ConfigError(f"a fold would be empty: the groups are too large{of}", ("groups",))
-                    yield test
+                try:
+                    tests = [test for _, test in splitter.split(rows, labels, data.groups)]
+                except ValueError as error:
+                    raise ConfigError(f"{error}{of}", (self.folds_key,)) from None
+            for test in tests:
+                if len(test) == 0 or len(test) == data.samples:
+                    raise ConfigError(f"a fold would be empty: the groups are too large{of}", ("groups",))
+                yield test
 
     def _refuse(self, data: Data, of: str) -> None:
         if self.folds > data.samples:
@@ -306,9 +312,10 @@ class _Divide(NamedTuple):
             return
         assert data.labels is not None
         count = Counter(data.labels)
+        for found in count:
+            if isinstance(found, float) and not found.is_integer():
+                raise ConfigError(f"the label {found} is no class{of}", (self.stratified_key,))
         label, members = min(count.items(), key=lambda entry: entry[1])
-        if len(count) > max(1, data.samples // 2) and not all(isinstance(x, int | str) for x in count):
-            raise ConfigError("the labels are no classes", (self.stratified_key,))
         if data.groups is None and members < self.folds:
             raise ConfigError(
                 f"class {label!r} has {members} members, fewer than {self.folds} folds{of}", (self.folds_key,)

@@ -10,7 +10,7 @@ import msgspec
 
 from mlgym.plan.config import Document, RunConfig, TrainConfig, WarmstartConfig, read
 from mlgym.plan.experiments import Plan, cells_of, points, read_validation, recorded_folds
-from mlgym.plan.sweep import Cell
+from mlgym.record.events import Validation
 from mlgym.record.fold import REMOVED, Experiment, State
 from mlgym.specs import Checkpoint, ExperimentSpec, RunPaths
 
@@ -49,6 +49,12 @@ class Resumption(NamedTuple):
             for choice in self.choices
             if choice.action in ("run", "choose")
         ]
+
+    def recorded(self) -> Validation | None:
+        """What the log is told of the validation."""
+        found = self.plan.recorded()
+        gone = [choice.experiment_id for choice in self.choices if choice.experiment_id not in self.plan.cells]
+        return found and msgspec.structs.replace(found, dropped=gone)
 
     def summary(self) -> str:
         """`warm start: 3 go on, 2 start, 7 kept, 1 removed`."""
@@ -91,19 +97,22 @@ def resume(
     ids: dict[str, deque[int]] = defaultdict(deque)
     for experiment in sorted(state.experiments.values(), key=lambda experiment: experiment.experiment_id):
         ids[experiment.config_hash].append(experiment.experiment_id)
-    new = max(state.experiments, default=-1)
-    cells: dict[int, Cell] = {}
     grid = grid_now or grid_before
+    changed = grid.text != grid_before.text
     validation = read_validation(validation_document, grid) if validation_document else None
-    for place, cell in enumerate(points(cells_of(grid), validation)):
+    here = points(cells_of(grid), validation)
+    # In the same grid, what has not been announced yet keeps the id that it had from the beginning.
+    new = max([*state.experiments, *([] if changed else [len(here) - 1])], default=-1) + 1
+    cells = {}
+    for number, cell in enumerate(here):
         same = ids[cell.hash]
         if same:
             cells[same.popleft()] = cell
-        elif place not in state.experiments and place not in cells:
-            cells[place] = cell  # as in a fresh grid: one that was never announced
+        elif not changed and number not in state.experiments:
+            cells[number] = cell
         else:
-            new = max([new, *cells]) + 1
             cells[new] = cell
+            new += 1
     plan = Plan(
         run_document,
         run_config,
@@ -130,7 +139,6 @@ def resume(
             action: Literal["keep", "remove"] = "keep" if gone else "remove"
             done = found.epochs_done
             choices.append(Choice(experiment_id, action, "no longer in the grid", found.attempt + 1, epochs_done=done))
-    changed = grid_now is not None and grid_now.text != grid_before.text
     return Resumption(plan, choices, changed)
 
 

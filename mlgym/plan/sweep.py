@@ -43,6 +43,11 @@ class Cell(NamedTuple):
         """What tells the experiment from all others, in this grid and any other."""
         return config_hash(self.config, self.part and self.part.name, self.seed)
 
+    @property
+    def values(self) -> list[tuple[ConfigPath, Any]]:
+        """What tells its combination from others: the values of all axes but folds and seeds."""
+        return [(path, value) for path, value in self.swept.items() if len(path) > 1]
+
     def source(self, path: ConfigPath) -> ConfigPath:
         """Where the value at `path` of the expanded configuration stands in the file."""
         for length in range(len(path), -1, -1):

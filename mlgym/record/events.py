@@ -44,6 +44,8 @@ class Validation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     metric: str | None = None
     mode: Literal["max", "min"] | None = None
     epoch: Literal["last", "best", "average"] = "last"
+    dropped: list[int] = []
+    """Experiments that are no longer in the grid, whatever has become of them."""
 
 
 class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):

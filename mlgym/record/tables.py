@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from html import escape
+from string import Template
 from typing import Any
 
 from mlgym.record.report import aligned, shown
@@ -60,7 +61,7 @@ def as_csv(found: Validated) -> str:
     first = tables(found)[0]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(first.header)
+    writer.writerow(map(_cell, first.header))
     writer.writerows([[_cell(value) for value in row] for row in first.rows])
     return text.getvalue()
 
@@ -73,7 +74,7 @@ def as_html(found: Validated) -> str:
         head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in table.header)
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in _texts(table))
         body.append(f"<h2>{escape(table.title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
-    return _PAGE.replace("TITLE", escape(title)).replace("BODY", "\n".join(body))
+    return Template(_PAGE).substitute(title=escape(title), body="\n".join(body))
 
 
 _PAGE = """<!doctype html>
@@ -82,7 +83,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>TITLE</title>
+<title>$title</title>
 <style>
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { max-width: 1100px; margin: 2em auto; padding: 0 1em; }
@@ -93,7 +94,7 @@ p { margin: 0.3em 0; white-space: pre-wrap; }
 </style>
 </head>
 <body>
-BODY
+$body
 </body>
 </html>
 """

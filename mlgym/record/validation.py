@@ -110,10 +110,14 @@ def validated(
     """
     plan = state.validation or Validation(combinations=0)
     experiments = sorted(state.experiments.values(), key=lambda experiment: experiment.experiment_id)
-    experiments = [one for one in experiments if not (one.status == "STOPPED" and one.reason == REMOVED)]
-    known = any(experiment.scores for experiment in experiments)
-    score, natural = judged_by(experiments, score or (plan.metric if known else None))
-    mode = mode or plan.mode or natural
+    experiments = [
+        one
+        for one in experiments
+        if one.experiment_id not in plan.dropped and not (one.status == "STOPPED" and one.reason == REMOVED)
+    ]
+    default = plan.metric or judged_by(experiments)[0]
+    score, natural = judged_by(experiments, score or default)
+    mode = mode or (plan.mode if score == default else None) or natural
     epoch = epoch or plan.epoch
     by = _By(score or "", mode, epoch)
     numbers: dict[str, int] = {}
@@ -146,8 +150,8 @@ def validated(
         plan.seeds,
         ranking,
         outer,
-        fmean(values) if whole else None,
-        pstdev(values) if whole else None,
+        _mean(values) if whole else None,
+        _std(values) if whole else None,
         missing,
     )
 
@@ -163,9 +167,21 @@ class _By(NamedTuple):
     mode: Mode
     epoch: Epoch
 
-    def better(self, value: float) -> float:
+    def better(self, value: float) -> tuple[bool, float]:
         """Ascending from the best; NaN is the worst."""
-        return math.inf if math.isnan(value) else -value if self.mode == "max" else value
+        return (True, 0.0) if math.isnan(value) else (False, -value if self.mode == "max" else value)
+
+
+def _mean(values: Sequence[float]) -> float:
+    try:
+        return fmean(values)
+    except (OverflowError, ValueError):  # infinities of both signs, or numbers that almost are
+        return sum(values) / len(values)
+
+
+def _std(values: Sequence[float]) -> float | None:
+    """Divided by their number; None where it would be no number."""
+    return pstdev(values) if all(map(math.isfinite, values)) else None
 
 
 def _key(experiment: Experiment) -> str:
@@ -199,8 +215,7 @@ def _ranking(
         }
         values = [score.value for score in scores.values() if score.value is not None]
         complete = len(values) == len(units) and not any(score.missing for score in scores.values())
-        mean = fmean(values) if values else None
-        std = pstdev(values) if values and not any(map(math.isinf, values)) else None
+        mean, std = (_mean(values), _std(values)) if values else (None, None)
         found.append(Combination(numbers[key], _swept(members[0]), scores, epoch, mean, std, complete, None))
     found.sort(key=lambda one: (not one.complete, by.better(math.nan if one.mean is None else one.mean), one.number))
     return Ranking([one._replace(rank=i if one.complete else None) for i, one in enumerate(found, 1)])
@@ -221,7 +236,7 @@ def _score(members: list[Experiment], trainings: int, epoch: int | None, by: _By
             values.append(value)
     if len(members) < trainings:
         missing.append(f"{trainings - len(members)} of {trainings} trainings are not there")
-    return Score(fmean(values) if values and not missing else None, [e.experiment_id for e in members], missing)
+    return Score(None if missing else _mean(values), [e.experiment_id for e in members], missing)
 
 
 def _value(experiment: Experiment, epoch: int | None, by: _By) -> float | None:
@@ -241,7 +256,7 @@ def _best_on_average(members: list[Experiment], by: _By) -> int | None:
     common = set(found[0]) if found else set()
     for scores in found[1:]:
         common &= set(scores)
-    return min(sorted(common), key=lambda epoch: by.better(fmean(scores[epoch] for scores in found)), default=None)
+    return min(sorted(common), key=lambda epoch: by.better(_mean([scores[epoch] for scores in found])), default=None)
 
 
 def _outer_fold(

@@ -11,6 +11,7 @@ export interface Validation {
   metric?: string | null;
   mode?: "max" | "min" | null;
   epoch?: "last" | "best" | "average";
+  dropped?: number[];
 }
 
 export interface GridSearch {
@@ -168,7 +169,7 @@ export type Shape = string | { words: string[] } | { list: Shape } | { map: Shap
 
 /** Field -> what it has to be; a name that ends in `?` may be left out. */
 export const STRUCTS: Record<string, Record<string, Shape>> = {
-  Validation: { "combinations": "int", "outer_folds?": "int", "inner_folds?": "int", "seeds?": { list: "int" }, "selected_only?": "boolean", "metric?": { any: ["string", "null"] }, "mode?": { any: [{ words: ["max", "min"] }, "null"] }, "epoch?": { words: ["last", "best", "average"] } },
+  Validation: { "combinations": "int", "outer_folds?": "int", "inner_folds?": "int", "seeds?": { list: "int" }, "selected_only?": "boolean", "metric?": { any: ["string", "null"] }, "mode?": { any: [{ words: ["max", "min"] }, "null"] }, "epoch?": { words: ["last", "best", "average"] }, "dropped?": { list: "int" } },
   GridSearch: { "grid_search_id": "string", "status": { words: ["STARTED", "FINISHED", "INTERRUPTED"] }, "num_experiments?": { any: ["int", "null"] }, "run_config?": { any: ["string", "null"] }, "grid_search_config?": { any: ["string", "null"] }, "reason?": { any: ["string", "null"] }, "validation?": { any: ["Validation", "null"] } },
   SystemInfo: { "grid_search_id": "string", "host": "string", "info?": { map: "anything" } },
   ExperimentConfig: { "grid_search_id": "string", "experiment_id": "int", "job_id?": { any: ["string", "null"] }, "config?": "anything", "config_hash?": "string", "swept?": { map: "anything" }, "seed?": { any: ["int", "null"] }, "num_epochs?": { any: ["int", "null"] } },
