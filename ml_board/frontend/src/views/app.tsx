@@ -113,7 +113,7 @@ function Body({ session }: { session: Session | null }): JSX.Element | null {
   if (!View) return null;
   if (View instanceof Error) {
     return (
-      <Empty title="This part of the page could not be loaded">
+      <Empty whole title="This part of the page could not be loaded">
         <p>{View.message}</p>
         <button type="button" onClick={() => window.location.reload()}>
           reload
@@ -133,7 +133,7 @@ function Ready({ session, view: View }: { session: Session; view: View }): JSX.E
   if (session.ready.value) return <View session={session} />;
   if (connection.kind === "absent") {
     return (
-      <Empty title="This cannot be shown">
+      <Empty whole title="This cannot be shown">
         <p>{connection.why}</p>
         <a class="button" href="#/">
           all grid searches
@@ -143,7 +143,7 @@ function Ready({ session, view: View }: { session: Session; view: View }): JSX.E
   }
   if (connection.kind === "lost") {
     return (
-      <Empty title="The board does not answer">
+      <Empty whole title="The board does not answer">
         <p>
           {connection.why}. The page tries again by itself. If the board was stopped, start it again:
         </p>
@@ -158,7 +158,7 @@ function Ready({ session, view: View }: { session: Session; view: View }): JSX.E
 function Locked(): JSX.Element {
   const [wrong, setWrong] = useState("");
   return (
-    <Empty title="This board asks for its token">
+    <Empty whole title="This board asks for its token">
       <p>
         It is part of the address that the run, or <code>ml_board</code>, has printed; and it stands in{" "}
         <code>~/.config/mlgym/board_token</code> on the machine that the board runs on.

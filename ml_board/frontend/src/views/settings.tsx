@@ -72,11 +72,11 @@ function Config({ id, name, title }: { id: string; name: string; title: string }
   return (
     <details open={open} onToggle={({ currentTarget }) => currentTarget.open !== open && choose({ show: open ? null : name })}>
       <summary>
-        <h3>{title} configuration</h3>{" "}
-        <button type="button" disabled={value === undefined} onClick={() => download(`${id}-${name}.yml`, value ?? "", "application/yaml")}>
-          download
-        </button>
+        <h3>{title} configuration</h3>
       </summary>
+      <button type="button" disabled={value === undefined} onClick={() => download(`${id}-${name}.yml`, value ?? "", "application/yaml")}>
+        download
+      </button>
       <pre tabIndex={0} aria-label={`${title} configuration`}>
         {value}
       </pre>
