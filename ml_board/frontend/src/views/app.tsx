@@ -2,7 +2,7 @@
 
 import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { bring, locked, session as open } from "../state/board";
 import { prefer, theme } from "../state/preferences";
 import { go, link, type Page, PAGES, route } from "../state/route";
@@ -46,16 +46,22 @@ export function App(): JSX.Element {
     () => [
       { keys: "?", what: "this help", run: () => (helping.value = true) },
       { keys: "g g", what: "all grid searches", run: () => go("#/") },
-      ...PAGES.map((name) => ({
+      ...PAGES.filter((name) => id !== null || name === "settings").map((name) => ({
         keys: `g ${LETTERS[name]}`,
         what: name,
-        run: () => go(id === null ? (name === "settings" ? "#/settings" : "#/") : link(name)),
+        run: () => go(id === null ? "#/settings" : link(name)),
       })),
       { keys: "t", what: "dark or light", run: () => prefer({ theme: theme.value === "dark" ? "light" : "dark" }) },
     ],
     [id],
   );
   useKeys(keys);
+  // What had the focus is gone with its page: the next Tab begins where the new one does.
+  const shown = useRef(page);
+  useEffect(() => {
+    if (shown.current !== page) document.querySelector("main")?.focus({ preventScroll: true });
+    shown.current = page;
+  }, [page]);
   document.title = id === null ? "ml_board" : `${id} · ml_board`;
   return (
     <>

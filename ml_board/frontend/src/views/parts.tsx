@@ -2,7 +2,7 @@
 
 import { useSignalEffect } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { link } from "../state/route";
 import type { Session } from "../state/session";
 import { STATUS_WORDS } from "../state/table";
@@ -68,10 +68,14 @@ export function Empty({ title, whole, children }: { title: string; whole?: boole
 /** A dialog over the page while it is in the tree; `close` is called for Escape and a click beside it. */
 export function Dialog({ title, close, children }: { title: string; close: () => void; children: ComponentChildren }): JSX.Element {
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
+    const opener = document.activeElement as HTMLElement | null;
     const dialog = ref.current;
     dialog?.showModal();
-    return () => dialog?.close();
+    return () => {
+      dialog?.close();
+      opener?.focus();
+    };
   }, []);
   return (
     <dialog
