@@ -489,6 +489,11 @@ def test_menus_by_keys(page: Page) -> None:
     expect(funnel).to_be_focused()
 
 
+def zoomed(page: Page, name: str) -> tuple[float, float]:
+    left, _, right = query_of(page)[f"z.{name}"].partition("~")
+    return float(left), float(right)
+
+
 def test_a_chart_by_keys(board: Board, page: Page) -> None:
     """Points are read out, lines changed, zoomed, and the line at hand opened."""
     name = "val/accuracy"
@@ -523,15 +528,11 @@ def test_a_chart_by_keys(board: Board, page: Page) -> None:
     page.keyboard.press("+")
     expect(reset).to_be_visible()
     expect(plot).to_be_focused()
-    left, right = (float(one) for one in query_of(page)[f"z.{name}"].split("~"))
+    left, right = zoomed(page, name)
     assert left < 1 < right
     assert right - left < EPOCHS
     page.keyboard.press("-")
-    until(
-        page,
-        lambda: (lambda text: float(text[1]) - float(text[0]) > right - left)(query_of(page)[f"z.{name}"].split("~")),
-        "less of a zoom",
-    )
+    until(page, lambda: zoomed(page, name)[1] - zoomed(page, name)[0] > right - left, "less of a zoom")
     page.keyboard.press("Escape")
     expect(reset).to_have_count(0)
     page.keyboard.press("Tab")

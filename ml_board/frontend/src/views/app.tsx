@@ -3,7 +3,7 @@
 import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { bring, locked, session as open } from "../state/board";
+import { bring, locked, rest, session as open } from "../state/board";
 import { prefer, theme } from "../state/preferences";
 import { go, link, type Page, PAGES, route } from "../state/route";
 import type { Session } from "../state/session";
@@ -115,7 +115,8 @@ function Body({ session }: { session: Session | null }): JSX.Element | null {
   const page = session || route.value.page === "settings" ? route.value.page : "grids";
   const View = loaded.value[page];
   useEffect(() => void load(page), [page]);
-  if (locked.value) return <Locked />;
+  // Settings stay in reach: they lead back from a board whose token nobody has here.
+  if (locked.value && page !== "settings") return <Locked whole />;
   if (!View) return null;
   if (View instanceof Error) {
     return (
@@ -128,7 +129,14 @@ function Body({ session }: { session: Session | null }): JSX.Element | null {
     );
   }
   // The two pages that are about no grid search in particular take no notice of one.
-  if (!session || page === "settings") return <View session={session as Session} />;
+  if (!session || page === "settings") {
+    return (
+      <>
+        {locked.value && <Locked whole={false} />}
+        <View session={session as Session} />
+      </>
+    );
+  }
   return <Ready key={session.id} session={session} view={View} />;
 }
 
@@ -161,10 +169,11 @@ function Ready({ session, view: View }: { session: Session; view: View }): JSX.E
   return <p class="muted">connecting …</p>;
 }
 
-function Locked(): JSX.Element {
+function Locked({ whole }: { whole: boolean }): JSX.Element {
   const [wrong, setWrong] = useState("");
   return (
-    <Empty whole title="This board asks for its token">
+    <Empty whole={whole} title="This board asks for its token">
+      {rest.value.base && <p>It is the one at {rest.value.base}.</p>}
       <p>
         It is part of the address that the run, or <code>ml_board</code>, has printed; and it stands in{" "}
         <code>~/.config/mlgym/board_token</code> on the machine that the board runs on.

@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { rest } from "../state/board";
+import { refused, rest } from "../state/board";
 import * as format from "../state/format";
 import { choose, link, route } from "../state/route";
 import type { Listed, Summary } from "../wire/answers";
@@ -120,6 +120,7 @@ export function GridsView(): JSX.Element {
           const list = (await from.gridSearches()).reverse();
           if (!gone) setFound({ list });
         } catch (error) {
+          if (!gone) refused(error);
           if (!gone) setFound(({ list }) => ({ ...(list && { list }), error: (error as Error).message }));
         }
       }
