@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -24,8 +25,8 @@ RUN = """async ([type, values]) => {
     return violations.flatMap(({id, nodes}) => nodes.map(({html, failureSummary}) => `${id}: ${html.slice(0, 300)}: ${failureSummary}`));
 }"""
 
-ALL = ["tag", ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]]
-COLOURS = ["rule", ["color-contrast", "link-in-text-block"]]
+ALL: list[Any] = ["tag", ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]]
+COLOURS: list[Any] = ["rule", ["color-contrast", "link-in-text-block"]]
 SIDEWAYS = """() => [...document.querySelectorAll("html, body, main")]
     .filter(one => one.scrollWidth > one.clientWidth)
     .map(one => `${one.localName} has room for ${one.clientWidth} px and scrolls to ${one.scrollWidth} px`)"""
@@ -120,8 +121,7 @@ def configurations(page: Page) -> None:
 VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "grids": ("#/", lambda page: until(page, lambda: rows(page, "grid searches"), "the list")),
     "beside": (address(GS), table),
-    "table": (address(GS, lay="table", sel="1,3"), table),
-    "filter-box": (address(GS, lay="table", **{"f.status": "= done"}), filtering),
+    "filter-box": (address(GS, lay="table", sel="1,3", **{"f.status": "= done"}), filtering),
     "columns": (address(GS, lay="table"), choosing_columns),
     "failures": (address("troubled"), table),
     "none-passes": (address(GS, q="nobody"), heading("No experiment passes the filter")),
@@ -136,24 +136,26 @@ VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "experiments": (address(GS, "experiment"), heading("Experiments")),
     "events": (address(GS, "events"), events),
     "event": (address(GS, "events", seq=20), opened),
-    "events-filtered": (address(GS, "events", type="job_status"), events),
     "settings": (address(GS, "settings", show="run_config"), configurations),
     "replay": (address(GS, at=60), heading("Charts")),
     "help": (address(GS), help_open),
     "absent": (address("nobody"), heading("This cannot be shown")),
 }  # fmt: skip
 
+LOOKS: list[tuple[int, Theme, list[Any]]] = [
+    (WIDE, "light", ALL),
+    (WIDE, "dark", COLOURS),
+    (NARROW, "light", COLOURS),
+    (NARROW, "dark", ALL),
+]
+"""Places and names do not depend on the theme, so that all is looked at once in each width, and colours in each of both."""
+
 
 def accessible(page: Page) -> None:
     """Axe has nothing to say in either theme and width, and there is no scrolling sideways."""
     page.evaluate(AXE.read_text())
     found: dict[str, str] = {}
-    for width, theme, rules in (
-        (WIDE, "light", ALL),
-        (WIDE, "dark", COLOURS),
-        (NARROW, "light", COLOURS),
-        (NARROW, "dark", ALL),
-    ):
+    for width, theme, rules in LOOKS:
         page.set_viewport_size({"width": width, "height": 800})
         page.emulate_media(color_scheme=theme)
         expect(page.locator("html")).to_have_attribute("data-theme", theme)

@@ -242,7 +242,7 @@ def test_theme(page: Page, system: Theme) -> None:
     """At once and for good; unless told otherwise it is the system's."""
     page.emulate_media(color_scheme=system)
     html = page.locator("html")
-    other = "dark" if system == "light" else "light"
+    other: Theme = "dark" if system == "light" else "light"
     expect(html).to_have_attribute("data-theme", system)
     papers = {system: page.evaluate(PAPER)}
     page.get_by_role("radio", name=other).check()

@@ -35,7 +35,10 @@ export function listenToKeys(): void {
     const target = event.target as HTMLElement;
     if (document.querySelector("dialog[open]")) return; // wherever the focus is
     if (target.matches("input:not([type=checkbox], [type=range], [type=radio]), textarea, select")) {
-      if (event.key === "Escape") target.blur();
+      if (event.key === "Escape") {
+        event.preventDefault(); // a search field would lose its text as well
+        target.blur();
+      }
       return;
     }
     const key = event.key === " " ? "Space" : event.key;
