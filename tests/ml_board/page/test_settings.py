@@ -189,12 +189,12 @@ def test_another_board(page: Page, board: Board, second: Board, pages: Pages) ->
     until(page, lambda: [row["width"] for row in rows(page)] == ["8", "16"], "the second's table")
     settled(page)
     assert HERE not in page.inner_text("main").split()
-    assert open_to_second() == [True]
+    until(page, lambda: open_to_second() == [True], "one connection, to the second")
     sockets.clear()  # nobody says that those of a page that is gone are closed
     page.reload()
     settled(page)
     until(page, lambda: [row["width"] for row in rows(page)] == ["8", "16"], "the second's table, still")
-    assert open_to_second() == [True]
+    until(page, lambda: open_to_second() == [True], "one connection, to the second")
     assert second.token not in kept(page)
     assert board.token not in kept(page)
 
