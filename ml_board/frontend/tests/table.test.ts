@@ -117,6 +117,13 @@ describe("test", () => {
     for (const chosen of [["adam"], ["adam", "sgd"], ["", "adam"], ["=gelu"], ["1e-4", "0.1"], [""]]) {
       expect(alternatives(anyOf(chosen))).toEqual(chosen);
     }
+    for (const chosen of [["a|b", "c"], ["a", "b|c|"], ["|", ""], ["<pad>", "=1", "!x", ">"], ["a\\", "b"], ["\\|", "\\\\"], ["C:\\x", "D:\\y|z"], ["a<b", "größe 😀"]]) {
+      expect(alternatives(anyOf(chosen))).toEqual(chosen);
+      for (const one of chosen) expect(passes(anyOf(chosen), one)).toBe(true);
+      expect(passes(anyOf(chosen), "another")).toBe(false);
+    }
+    expect(alternatives("a\\|b")).toEqual(["a|b"]);
+    expect(alternatives("C:\\x|D:\\y")).toEqual(["C:\\x", "D:\\y"]);
     expect(anyOf([])).toBe("");
     expect(alternatives("< 3|4")).toEqual([]);
     expect(passes(anyOf(["a|b"]), "a|b")).toBe(true);

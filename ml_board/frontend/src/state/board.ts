@@ -4,7 +4,7 @@ import { batch, effect, signal } from "@preact/signals";
 import type { Endpoints } from "../wire/answers";
 import { endpoints, Rest, RestError } from "../wire/rest";
 import { prefer, preferences } from "./preferences";
-import { choose, follow, go, link, route } from "./route";
+import { choose, follow, format, go, link, route } from "./route";
 import { Session } from "./session";
 
 /** What the page was told by where it came from. */
@@ -55,20 +55,26 @@ export async function open(): Promise<void> {
   const base = (): Rest => new Rest(chosen(preferences.value.rest, served.value.rest));
   rest.value = base();
   let first = window.location.hash === "";
-  const token = new URLSearchParams(window.location.hash.slice(1)).get("token");
+  const token = taken("#/");
   if (token !== null) {
     first = true;
-    // Out of the address first: it is no part of what is shared, and must not stay in the history.
-    window.history.replaceState(null, "", "#/");
     await bring(token).catch(() => false);
   }
+  // The printed address may also be opened where the page is open: the view stays. Before `follow`, which reads what is left.
+  window.addEventListener("hashchange", () => {
+    const later = taken(format(route.peek()));
+    if (later !== null) void bring(later).catch(() => false);
+  });
   follow();
   if (first && served.value.run_id) go(link("analysis", {}, served.value.run_id));
   let opened = "";
+  let talking = "";
   effect(() => {
     const next = base();
     if (next.base !== rest.peek().base) rest.value = next;
     const ws = websocket();
+    if (talking && talking !== `${next.base} ${ws}`) locked.value = false; // another one may know this browser
+    talking = `${next.base} ${ws}`;
     const id = route.value.id;
     const key = JSON.stringify([next.base, ws, id, attempt.value]);
     if (key === opened) return;
@@ -89,6 +95,18 @@ export async function open(): Promise<void> {
     if (at === undefined) open.live();
     else if (!open.replay.peek() || (!open.replay.peek()?.playing && open.sought !== Number(at))) void open.seek(Number(at) || 0);
   });
+}
+
+/** The token of the address. Out of there first: it is no part of what is shared, and must not stay in the history. */
+function taken(rather: string): string | null {
+  const token = new URLSearchParams(window.location.hash.slice(1)).get("token");
+  if (token !== null) window.history.replaceState(null, "", rather);
+  return token;
+}
+
+/** Ask for the token if that is why a request was refused. */
+export function refused(error: unknown): void {
+  if (error instanceof RestError && error.status === 401) locked.value = true;
 }
 
 /** Show the token; whether the board takes it. */
@@ -112,10 +130,13 @@ export async function bring(token: string): Promise<boolean> {
 
 /** Drop connection and data, and forget endpoints that were chosen. */
 export function clear(): void {
-  session.value?.close();
-  session.value = null;
-  prefer({ rest: null, ws: null });
-  attempt.value++;
+  batch(() => {
+    session.value?.close();
+    session.value = null;
+    route.value = { id: null, page: "settings", query: {} };
+    prefer({ rest: null, ws: null });
+    attempt.value++;
+  });
   go("#/settings");
 }
 

@@ -181,8 +181,7 @@ export function brush(axis: Axis, from: number, to: number): string {
 
 /** The filter that lets these categories through; none when they are all. */
 export function among({ labels }: Axis, some: readonly string[]): string {
-  // What begins like a comparison would be read as one.
-  return some.length === labels.length ? "" : anyOf([...some].sort((a, b) => Number(/^[<>=!]/.test(a)) - Number(/^[<>=!]/.test(b))));
+  return some.length === labels.length ? "" : anyOf(some);
 }
 
 /** The categories that a filter lets through. */

@@ -221,17 +221,25 @@ export function test(expression: string): Test {
     typeof value === "number" ? shown.toLowerCase().startsWith(part) || value === Number(part) : shown.toLowerCase().includes(part);
 }
 
-/** The values that a filter names: those of `adam|sgd` and of `= adam`. */
+/** The values that a filter names: those of `adam|sgd` and of `= adam`. `\|` is a bar within a value. */
 export function alternatives(expression: string): string[] {
   const text = expression.trim();
   if (/^[<>!]/.test(text)) return [];
   if (text[0] === "=") return [text.replace(/^==?\s*/, "")];
-  return text.includes("|") ? text.split("|").map((choice) => choice.trim()) : [];
+  const found = [""];
+  let escaped = false;
+  for (const [piece] of text.matchAll(/\\[\\|<>=!]|[^]/g)) {
+    if (piece === "|") found.push("");
+    else found[found.length - 1] += piece.slice(-1);
+    if (piece === "\\|") escaped = true;
+  }
+  return found.length > 1 || escaped ? found.map((choice) => choice.trim()) : [];
 }
 
 /** The filter that lets these values through, and no other. */
 export function anyOf(values: readonly string[]): string {
-  return values.length === 1 ? `= ${values[0]}`.trim() : values.join("|");
+  // What stands within a value for more than itself: the bar, what escapes it, and what a comparison begins with.
+  return values.length === 1 ? `= ${values[0]}`.trim() : values.map((one) => one.replace(/\\|\||^[<>=!]/g, "\\$&")).join("|");
 }
 
 const COMPARE: Record<string, (a: number, b: number) => boolean> = {

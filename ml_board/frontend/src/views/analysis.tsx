@@ -26,6 +26,7 @@ export function AnalysisView({ session }: { session: Session }): JSX.Element {
   if (!session.state.experiments.size) {
     return (
       <>
+        <h1 class="visually-hidden">Analysis</h1>
         <Warnings session={session} />
         <NoneYet session={session} />
       </>

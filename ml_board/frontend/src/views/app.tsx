@@ -2,8 +2,8 @@
 
 import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
-import { useEffect, useMemo, useState } from "preact/hooks";
-import { bring, locked, session as open } from "../state/board";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { bring, locked, rest, session as open } from "../state/board";
 import { prefer, theme } from "../state/preferences";
 import { go, link, type Page, PAGES, route } from "../state/route";
 import type { Session } from "../state/session";
@@ -46,16 +46,22 @@ export function App(): JSX.Element {
     () => [
       { keys: "?", what: "this help", run: () => (helping.value = true) },
       { keys: "g g", what: "all grid searches", run: () => go("#/") },
-      ...PAGES.map((name) => ({
+      ...PAGES.filter((name) => id !== null || name === "settings").map((name) => ({
         keys: `g ${LETTERS[name]}`,
         what: name,
-        run: () => go(id === null ? (name === "settings" ? "#/settings" : "#/") : link(name)),
+        run: () => go(id === null ? "#/settings" : link(name)),
       })),
       { keys: "t", what: "dark or light", run: () => prefer({ theme: theme.value === "dark" ? "light" : "dark" }) },
     ],
     [id],
   );
   useKeys(keys);
+  // What had the focus is gone with its page: the next Tab begins where the new one does.
+  const shown = useRef(page);
+  useEffect(() => {
+    if (shown.current !== page) document.querySelector("main")?.focus({ preventScroll: true });
+    shown.current = page;
+  }, [page]);
   document.title = id === null ? "ml_board" : `${id} · ml_board`;
   return (
     <>
@@ -109,11 +115,12 @@ function Body({ session }: { session: Session | null }): JSX.Element | null {
   const page = session || route.value.page === "settings" ? route.value.page : "grids";
   const View = loaded.value[page];
   useEffect(() => void load(page), [page]);
-  if (locked.value) return <Locked />;
+  // Settings stay in reach: they lead back from a board whose token nobody has here.
+  if (locked.value && page !== "settings") return <Locked whole />;
   if (!View) return null;
   if (View instanceof Error) {
     return (
-      <Empty title="This part of the page could not be loaded">
+      <Empty whole title="This part of the page could not be loaded">
         <p>{View.message}</p>
         <button type="button" onClick={() => window.location.reload()}>
           reload
@@ -122,7 +129,14 @@ function Body({ session }: { session: Session | null }): JSX.Element | null {
     );
   }
   // The two pages that are about no grid search in particular take no notice of one.
-  if (!session || page === "settings") return <View session={session as Session} />;
+  if (!session || page === "settings") {
+    return (
+      <>
+        {locked.value && <Locked whole={false} />}
+        <View session={session as Session} />
+      </>
+    );
+  }
   return <Ready key={session.id} session={session} view={View} />;
 }
 
@@ -133,7 +147,7 @@ function Ready({ session, view: View }: { session: Session; view: View }): JSX.E
   if (session.ready.value) return <View session={session} />;
   if (connection.kind === "absent") {
     return (
-      <Empty title="This cannot be shown">
+      <Empty whole title="This cannot be shown">
         <p>{connection.why}</p>
         <a class="button" href="#/">
           all grid searches
@@ -143,7 +157,7 @@ function Ready({ session, view: View }: { session: Session; view: View }): JSX.E
   }
   if (connection.kind === "lost") {
     return (
-      <Empty title="The board does not answer">
+      <Empty whole title="The board does not answer">
         <p>
           {connection.why}. The page tries again by itself. If the board was stopped, start it again:
         </p>
@@ -155,10 +169,11 @@ function Ready({ session, view: View }: { session: Session; view: View }): JSX.E
   return <p class="muted">connecting …</p>;
 }
 
-function Locked(): JSX.Element {
+function Locked({ whole }: { whole: boolean }): JSX.Element {
   const [wrong, setWrong] = useState("");
   return (
-    <Empty title="This board asks for its token">
+    <Empty whole={whole} title="This board asks for its token">
+      {rest.value.base && <p>It is the one at {rest.value.base}.</p>}
       <p>
         It is part of the address that the run, or <code>ml_board</code>, has printed; and it stands in{" "}
         <code>~/.config/mlgym/board_token</code> on the machine that the board runs on.

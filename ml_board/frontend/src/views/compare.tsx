@@ -27,7 +27,7 @@ export function CompareView({ session }: { session: Session }): JSX.Element {
 
 function Choose({ session, found, asked }: { session: Session; found: number[]; asked: number }): JSX.Element {
   return (
-    <Empty title={found.length > MOST ? `${count(found.length)} experiments are too many to compare` : "Choose what to compare"}>
+    <Empty whole title={found.length > MOST ? `${count(found.length)} experiments are too many to compare` : "Choose what to compare"}>
       <p>
         {found.length > MOST
           ? `Up to ${MOST} fit beside each other.`

@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { rest } from "../state/board";
+import { refused, rest } from "../state/board";
 import * as format from "../state/format";
 import { choose, link, route } from "../state/route";
 import type { Listed, Summary } from "../wire/answers";
@@ -120,6 +120,7 @@ export function GridsView(): JSX.Element {
           const list = (await from.gridSearches()).reverse();
           if (!gone) setFound({ list });
         } catch (error) {
+          if (!gone) refused(error);
           if (!gone) setFound(({ list }) => ({ ...(list && { list }), error: (error as Error).message }));
         }
       }
@@ -134,7 +135,7 @@ export function GridsView(): JSX.Element {
 
   if (!found.list) {
     return found.error ? (
-      <Empty title="The grid searches cannot be listed">
+      <Empty whole title="The grid searches cannot be listed">
         <p>{found.error}. The page tries again by itself.</p>
         <p>
           If the board was stopped, start it again: <code>ml_board --event_storage_path event_storage</code>
@@ -255,7 +256,7 @@ function List({ list, error }: { list: readonly Listed[]; error: string }): JSX.
 
 function NoRun(): JSX.Element {
   return (
-    <Empty title="No grid search yet">
+    <Empty whole title="No grid search yet">
       <p>Start one where this board's event storage lies, and it appears here by itself:</p>
       <pre>mlgym run --config_path run_config.yml</pre>
       <p>or the example of a checkout:</p>

@@ -1,6 +1,6 @@
 // The keyboard. A view registers what its keys do while it is on screen; help lists what there is.
 
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect } from "preact/hooks";
 
 export interface Key {
   /** As help shows it: `/`, `j`, `g a`, `Space`. */
@@ -19,7 +19,8 @@ export function activeKeys(): Key[] {
 }
 
 export function useKeys(keys: Key[]): void {
-  useEffect(() => {
+  // With the drawing, not after it: the next key may come before that, and is about what is there now.
+  useLayoutEffect(() => {
     active.push(keys);
     return () => {
       active.splice(active.indexOf(keys), 1);
@@ -32,9 +33,12 @@ export function listenToKeys(): void {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const target = event.target as HTMLElement;
-    if (target.closest("dialog[open]")) return;
+    if (document.querySelector("dialog[open]")) return; // wherever the focus is
     if (target.matches("input:not([type=checkbox], [type=range], [type=radio]), textarea, select")) {
-      if (event.key === "Escape") target.blur();
+      if (event.key === "Escape") {
+        event.preventDefault(); // a search field would lose its text as well
+        target.blur();
+      }
       return;
     }
     const key = event.key === " " ? "Space" : event.key;

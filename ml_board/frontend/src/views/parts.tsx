@@ -2,7 +2,7 @@
 
 import { useSignalEffect } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { link } from "../state/route";
 import type { Session } from "../state/session";
 import { STATUS_WORDS } from "../state/table";
@@ -54,11 +54,12 @@ export function Bar({ done, of, label }: { done: number; of: number; label: stri
   );
 }
 
-/** There is nothing, or something went wrong: what, and what to do next. */
-export function Empty({ title, children }: { title: string; children?: ComponentChildren }): JSX.Element {
+/** There is nothing, or something went wrong: what, and what to do next. `whole`: the page shows nothing else. */
+export function Empty({ title, whole, children }: { title: string; whole?: boolean; children?: ComponentChildren }): JSX.Element {
+  const Heading = whole ? "h1" : "h2";
   return (
     <div class="empty">
-      <h2>{title}</h2>
+      <Heading>{title}</Heading>
       {children}
     </div>
   );
@@ -67,10 +68,14 @@ export function Empty({ title, children }: { title: string; children?: Component
 /** A dialog over the page while it is in the tree; `close` is called for Escape and a click beside it. */
 export function Dialog({ title, close, children }: { title: string; close: () => void; children: ComponentChildren }): JSX.Element {
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
+    const opener = document.activeElement as HTMLElement | null;
     const dialog = ref.current;
     dialog?.showModal();
-    return () => dialog?.close();
+    return () => {
+      dialog?.close();
+      opener?.focus();
+    };
   }, []);
   return (
     <dialog
@@ -95,6 +100,16 @@ export function Dialog({ title, close, children }: { title: string; close: () =>
   );
 }
 
+/** Move an open panel to where there is room for it. */
+function place(menu: HTMLDetailsElement | null): void {
+  const panel = menu?.open && menu.querySelector<HTMLElement>(".menu-panel");
+  if (!panel) return;
+  panel.style.translate = "";
+  const { left, right } = panel.getBoundingClientRect();
+  const over = right - (document.documentElement.clientWidth - 8);
+  if (over > 0) panel.style.translate = `${-Math.min(over, left - 8)}px`;
+}
+
 /** A button with a panel below it, which closes by Escape, a click elsewhere, or the button. */
 export function Menu({ label, title, children }: { label: ComponentChildren; title?: string; children: ComponentChildren }): JSX.Element {
   const ref = useRef<HTMLDetailsElement>(null);
@@ -112,13 +127,16 @@ export function Menu({ label, title, children }: { label: ComponentChildren; tit
     };
     document.addEventListener("pointerdown", shut);
     document.addEventListener("keydown", shut, true);
+    const again = (): void => place(ref.current);
+    window.addEventListener("resize", again);
     return () => {
+      window.removeEventListener("resize", again);
       document.removeEventListener("pointerdown", shut);
       document.removeEventListener("keydown", shut, true);
     };
   }, []);
   return (
-    <details ref={ref} class="menu">
+    <details ref={ref} class="menu" onToggle={() => place(ref.current)}>
       <summary class="button" title={title}>
         {label}
       </summary>

@@ -73,8 +73,8 @@ export function ReplayBar({ session }: { session: Session }): JSX.Element {
   }, [playing]);
   useKeys([
     { keys: "Space", what: replay ? "play or pause" : "replay from the start", run: toggle },
-    { keys: ",", what: "one event back", run: () => void step(-1) },
-    { keys: ".", what: "one event on", run: () => void step(1) },
+    ...(session.state.seq > 0 ? [{ keys: ",", what: "one event back", run: () => void step(-1) }] : []),
+    ...(replay && session.state.seq < head ? [{ keys: ".", what: "one event on", run: () => void step(1) }] : []),
     ...(replay ? [{ keys: "Escape", what: "back to live", run: live }] : []),
   ]);
   return (

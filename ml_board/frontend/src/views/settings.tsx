@@ -2,7 +2,7 @@
 
 import { Fragment, type JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { clear, endpoint, rest, served } from "../state/board";
+import { clear, endpoint, locked, refused, rest, served } from "../state/board";
 import { dash, PALETTES, type Palette } from "../state/palette";
 import { prefer, preferences, theme } from "../state/preferences";
 import { choose, go, link, route } from "../state/route";
@@ -41,7 +41,14 @@ export function SettingsView(): JSX.Element {
 
 function GridChooser(): JSX.Element {
   const { id } = route.value;
-  const { value, error } = useAsked(() => rest.value.gridSearches(), rest.value);
+  const { value, error } = useAsked(
+    () =>
+      rest.value.gridSearches().catch((problem: unknown) => {
+        refused(problem);
+        throw problem;
+      }),
+    `${rest.value.base} ${locked.value}`,
+  );
   const ids = (value ?? []).map((one) => one.grid_search_id).reverse();
   if (id !== null && !ids.includes(id)) ids.unshift(id);
   return (
@@ -63,7 +70,7 @@ function GridChooser(): JSX.Element {
 }
 
 function Config({ id, name, title }: { id: string; name: string; title: string }): JSX.Element {
-  const { value, error } = useAsked(() => rest.value.config(id, name), id + rest.value.base);
+  const { value, error } = useAsked(() => rest.value.config(id, name), `${id} ${rest.value.base} ${locked.value}`);
   const open = route.value.query.show === name;
   if (error) {
     const none = error instanceof RestError && error.status === 404;
@@ -72,11 +79,11 @@ function Config({ id, name, title }: { id: string; name: string; title: string }
   return (
     <details open={open} onToggle={({ currentTarget }) => currentTarget.open !== open && choose({ show: open ? null : name })}>
       <summary>
-        <h3>{title} configuration</h3>{" "}
-        <button type="button" disabled={value === undefined} onClick={() => download(`${id}-${name}.yml`, value ?? "", "application/yaml")}>
-          download
-        </button>
+        <h3>{title} configuration</h3>
       </summary>
+      <button type="button" disabled={value === undefined} onClick={() => download(`${id}-${name}.yml`, value ?? "", "application/yaml")}>
+        download
+      </button>
       <pre tabIndex={0} aria-label={`${title} configuration`}>
         {value}
       </pre>
@@ -89,6 +96,8 @@ const FIELDS = { rest: "REST endpoint", ws: "websocket endpoint" } as const;
 
 function Endpoints(): JSX.Element {
   const [said, setSaid] = useState<Partial<Record<keyof typeof FIELDS | "all", string>>>({});
+  // What is being typed, also what was refused: it is to be corrected.
+  const [typed, setTyped] = useState<Partial<Record<keyof typeof FIELDS, string>>>({});
   const { allowed, run_id } = served.value;
   const own = window.location.origin;
   const save = (form: FormData): void => {
@@ -103,6 +112,7 @@ function Endpoints(): JSX.Element {
     }
     if (!wrong.rest && !wrong.ws) {
       prefer(chosen);
+      setTyped({});
       wrong.all = "saved";
     }
     setSaid(wrong);
@@ -123,7 +133,8 @@ function Endpoints(): JSX.Element {
               type="text"
               inputMode="url"
               name={key}
-              value={preferences.value[key] ?? ""}
+              value={typed[key] ?? preferences.value[key] ?? ""}
+              onInput={({ currentTarget: { value } }) => setTyped((before) => ({ ...before, [key]: value }))}
               placeholder={served.value[key] ?? own}
               spellcheck={false}
               aria-invalid={said[key] ? "true" : undefined}
@@ -144,6 +155,7 @@ function Endpoints(): JSX.Element {
           title="drop connection and data, and forget these endpoints"
           onClick={() => {
             clear();
+            setTyped({});
             setSaid({ all: "connection, data and endpoints are dropped" });
           }}
         >

@@ -24,6 +24,7 @@ export function SweepView({ session }: { session: Session }): JSX.Element {
   const table = useMemo(() => <ExperimentTable session={session} />, [session]);
   return (
     <div class="sweep stack">
+      <h1 class="visually-hidden">Sweep</h1>
       {page}
       {table}
     </div>

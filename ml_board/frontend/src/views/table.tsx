@@ -3,7 +3,7 @@
 
 import { useSignal, useSignalEffect } from "@preact/signals";
 import type { JSX } from "preact";
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Experiment } from "../state/fold";
 import { count } from "../state/format";
 import { colour, dash } from "../state/palette";
@@ -261,7 +261,7 @@ function FilterBox({ column, left, top, session, close }: { column: Column; left
   const box = useRef<HTMLDivElement>(null);
   const found = useMemo(() => values(column, session.state.experiments.values(), clock(session)), [column]);
   const chosen = alternatives(expression);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const opener = document.activeElement as HTMLElement | null;
     box.current?.querySelector("input")?.focus();
     const elsewhere = (event: Event): void => {
