@@ -6,7 +6,7 @@ import { Column, thin } from "./column";
 import type { State } from "./fold";
 import { type Entry, mean } from "./groups";
 import { smooth } from "./smooth";
-import { defaultScore } from "./table";
+import { cell, defaultScore } from "./table";
 
 export type Axis = "epoch" | "step" | "time";
 
@@ -316,7 +316,6 @@ export const unpack = (text: string | undefined): string[] =>
 
 /** Every point that is here as comma-separated values (RFC 4180). */
 export function csv(state: State, entries: readonly Entry[], key: string): string {
-  const quoted = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const lines = ["experiment,label,epoch,time,value"];
   const done = new Set<number>();
   for (const { experiments, label } of entries) {
@@ -326,7 +325,7 @@ export function csv(state: State, entries: readonly Entry[], key: string): strin
       done.add(id);
       for (let i = 0; i < column.length; i++) {
         const time = new Date(column.times[i] as number);
-        lines.push(`${id},${quoted(label)},${column.epochs[i]},${time.getTime() ? time.toISOString() : ""},${column.values[i]}`);
+        lines.push(`${id},${cell(label)},${column.epochs[i]},${time.getTime() ? time.toISOString() : ""},${column.values[i]}`);
       }
     }
   }

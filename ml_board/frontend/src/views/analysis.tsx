@@ -115,7 +115,9 @@ function Summary({ session, shown: { overview: of, columns } }: { session: Sessi
             best{" "}
             <select aria-label="score to judge by" value={of.score} onChange={(event) => choose({ by: event.currentTarget.value })}>
               {[...state.scoreKeys.keys()].map((key) => (
-                <option key={key}>{key}</option>
+                <option key={key} value={key}>
+                  {key}
+                </option>
               ))}
             </select>
           </label>
@@ -139,7 +141,7 @@ function Winner({ of, score, columns }: { of: Experiment; score: string; columns
         </span>
         <span class="swept">
           {columns
-            .filter(({ group, id }) => group === "swept" && id.slice(6) in of.swept)
+            .filter(({ group, id }) => group === "swept" && Object.hasOwn(of.swept, id.slice(6)))
             .map((one) => (
               <span key={one.id} title={one.hint}>
                 {one.title}=<b>{one.text(of, 0)}</b>

@@ -102,7 +102,8 @@ interface Fetched {
 
 export function EventsView({ session }: { session: Session }): JSX.Element {
   useSession(session);
-  const { type = "", exp = "", seq: chosen = "" } = route.value.query;
+  const { type = "", exp: asked = "", seq: chosen = "" } = route.value.query;
+  const exp = /^\d{1,15}$/.test(asked) ? asked : ""; // what is no number is no filter
   const seq = Number(chosen) || 0;
   const head = session.state.seq; // in replay what came later has not happened
   const filter = type || exp ? `${type}?${exp}` : "";

@@ -153,7 +153,7 @@ function List({ list, error }: { list: readonly Listed[]; error: string }): JSX.
   const now = useNow();
   useKeys([{ keys: "/", what: "filter", run: () => filter.current?.focus() }]);
   const { q = "", sort = "" } = route.value.query;
-  const by = COLUMNS[sort.replace("-", "")];
+  const by = Object.entries(COLUMNS).find(([id]) => id === sort.replace("-", ""))?.[1];
   let rows: Row[] = list.map((one) => {
     const details = known.get(key(one.grid_search_id));
     return { ...one, summary: details?.summary, why: details?.why };
