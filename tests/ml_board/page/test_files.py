@@ -3,7 +3,6 @@ have printed and where they ran."""
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
@@ -18,10 +17,12 @@ from playwright.sync_api import Locator, Page, expect
 from tests.ml_board.boards import Board
 from tests.ml_board.browser import (
     Pages,
+    Theme,
     address,
     chart,
     downloaded,
     parse_csv,
+    picture,
     query_of,
     rows,
     settled,
@@ -44,6 +45,7 @@ from tests.ml_board.page.logs import (
 )
 
 GS = "files"
+THEMES: list[Theme] = ["light", "dark"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,55 +161,26 @@ def test_a_chart_as_csv(board: Board, gs: str, pages: Pages) -> None:
     assert [float(line["best val/a"]) for line in lines] == [values[-1], 1e-300]
 
 
-PIXELS = """async ([content, wanted]) => {
-    const bytes = Uint8Array.from(atob(content), one => one.charCodeAt(0));
-    const image = await createImageBitmap(new Blob([bytes], {type: "image/png"}));
-    const ctx = new OffscreenCanvas(image.width, image.height).getContext("2d");
-    ctx.drawImage(image, 0, 0);
-    const {data} = ctx.getImageData(0, 0, image.width, image.height);
-    const colours = new Set(), rows = {}, alpha = new Set();
-    for (let i = 0; i < data.length; i += 4) {
-        const colour = "#" + [0, 1, 2].map(j => data[i + j].toString(16).padStart(2, "0")).join("");
-        colours.add(colour);
-        alpha.add(data[i + 3]);
-        if (wanted.includes(colour)) {
-            const y = Math.floor(i / 4 / image.width), x = i / 4 % image.width;
-            (rows[colour] ??= []).push([x, y]);
-        }
-    }
-    return {width: image.width, height: image.height, colours: colours.size, alpha: [...alpha], rows};
-}"""
-
-
-def picture(page: Page, score: str) -> dict[str, Any]:
-    """The PNG of a chart: its size, how many colours it has, and where those of the legend are."""
-    card = chart(page, score)
-    name, content = downloaded(page, card.get_by_role("button", name=f"PNG: {score}", exact=True).click)
-    assert name.endswith(f".{score.replace('/', '_')}.png")
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    inks = page.locator(".legend .swatch path").evaluate_all("all => all.map(one => one.getAttribute('stroke'))")
-    found: dict[str, Any] = page.evaluate(PIXELS, [base64.b64encode(content).decode(), inks])
-    found["inks"] = inks
-    canvas = card.locator("canvas").first.evaluate("one => [one.width, one.height, devicePixelRatio]")
-    assert found["width"] == canvas[0] + 24 * canvas[2]
-    found["legend"] = canvas[1] + 30 * canvas[2]  # where it begins
-    assert found["height"] > found["legend"]
-    assert found["alpha"] == [255]
-    return found
-
-
 def test_a_chart_as_a_picture(board: Board, pages: Pages) -> None:
-    """Title, lines and legend, on paper of its own; and the same after smoothing and in the dark."""
-    for theme in ("light", "dark"):
+    """Title, lines and legend, on paper of its own."""
+    for theme in THEMES:
         page = pages.open(board, address(GS, lay="charts", sel="0-3", mean="-"), theme=theme)
-        found = picture(page, "val/accuracy")
-        assert len(set(found["inks"])) == 4
-        for ink in found["inks"]:
-            xs = [x for x, _ in found["rows"][ink]]
-            assert len(found["rows"][ink]) > 100
-            assert max(xs) - min(xs) > found["width"] / 2  # from the first epoch to the last
-            assert any(y > found["legend"] for _, y in found["rows"][ink]), "not in the legend"
-        assert found["colours"] > 20  # letters
+        card = chart(page, "val/accuracy")
+        name, content = downloaded(page, card.get_by_role("button", name="PNG: val/accuracy", exact=True).click)
+        assert name == f"{GS}.val_accuracy.png"
+        width, height = card.locator("canvas").first.evaluate("one => [one.width, one.height]")
+        inks = page.locator(".legend .swatch path").evaluate_all("all => all.map(one => one.getAttribute('stroke'))")
+        assert len(set(inks)) == 4
+        for ink in inks:
+            found = picture(page, content, ink)
+            assert found.width == width + 24
+            assert found.height > height + 44
+            assert found.opaque
+            assert found.colours > 20  # letters
+            xs = [x for x, _ in found.places]
+            assert len(xs) > 100
+            assert max(xs) - min(xs) > found.width / 2  # from the first epoch to the last
+            assert any(y > height + 30 for _, y in found.places), "not in the legend"
 
 
 # --- checkpoints ---
