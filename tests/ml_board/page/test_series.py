@@ -242,14 +242,14 @@ def test_points_that_come_are_added(board: Board, gs: str, pages: Pages) -> None
     until(near, lambda: len(in_table(card_of(near))) >= 100, "the last epochs")
     script = Script(gs, source="later")
     for epoch in range(count, count + 25):
-        script.scores(1, epoch, {KEY: 100 + epoch / 4})
+        script.scores(1, epoch, {KEY: 10 + (epoch - count) / 4})
         deliver(board, script.drain(), gs)
-    new = [(1, epoch, 100 + epoch / 4) for epoch in range(count, count + 25)]
+    new = [(1, epoch, 10 + (epoch - count) / 4) for epoch in range(count, count + 25)]
     expect(told(chart(page, KEY))).to_have_text(f"{len(points) + 25:,} of {count + 25:,} points")
     assert chart_csv(page, KEY) == [*points, *new]
     until(near, lambda: max(in_table(card_of(near))) == count + 24, "the newest epoch")
     found = in_table(card_of(near))
-    assert [found[epoch] for _, epoch, _ in new] == [f"{there:.2f}" for *_, there in new]
+    assert [found[epoch] for _, epoch, _ in new] == [f"{there:.3f}" for *_, there in new]
     assert set(range(count - 100, count)) <= set(found)
 
 

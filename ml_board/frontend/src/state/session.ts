@@ -177,7 +177,7 @@ export class Session {
 
   /** Everything that there is, is here. Without the websocket nobody says when there is more, so it is asked for. */
   private settle(): void {
-    if (this.connected) this.connection.value = { kind: this.state.status === "STARTED" ? "live" : "finished" };
+    if (this.connected) this.connection.value = { kind: ["FINISHED", "INTERRUPTED"].includes(this.state.status) ? "finished" : "live" };
     else this.retry();
   }
 

@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
-import { count, duration, score as shownScore, time } from "../state/format";
+import { bytes, count, duration, score as shownScore, time } from "../state/format";
 import type { Experiment } from "../state/fold";
 import type { Overview } from "../state/overview";
 import { choose, route } from "../state/route";
@@ -26,6 +26,7 @@ export function AnalysisView({ session }: { session: Session }): JSX.Element {
   if (!session.state.experiments.size) {
     return (
       <>
+        <Damage session={session} />
         <Warnings session={session} />
         <NoneYet session={session} />
       </>
@@ -45,6 +46,7 @@ export function AnalysisView({ session }: { session: Session }): JSX.Element {
         </div>
       </div>
       <Failures of={shown.overview} />
+      <Damage session={session} />
       <Warnings session={session} />
       <div class="panes">
         {layout !== "charts" && <ExperimentTable session={session} />}
@@ -96,7 +98,7 @@ function Summary({ session, shown: { overview: of, columns } }: { session: Sessi
       <span class="row epochs">
         <Bar done={of.epochsDone} of={of.epochsTotal} label="epochs of all experiments" />
         <span>
-          {count(of.epochsDone)} of {count(of.epochsTotal)} epochs
+          {count(of.epochsDone)} of {of.epochsTotal ? count(of.epochsTotal) : "?"} epochs
         </span>
       </span>
       {of.left !== null && !dead && (
@@ -184,6 +186,13 @@ function Failures({ of: { failures } }: { of: Overview }): JSX.Element | null {
 
 function brief(text: string): string {
   return text.length > 40 ? `${text.slice(0, 40).replace(/,[^,]*$/, "")}, …` : text;
+}
+
+/** Whoever reads around something says so. */
+function Damage({ session }: { session: Session }): JSX.Element | null {
+  const { damaged } = session.state;
+  if (!damaged) return null;
+  return <p class="notice warned">{bytes(damaged)} of the log cannot be read: what stood there is missing here.</p>;
 }
 
 /** The warnings, the newest first; the board keeps the last 200. */

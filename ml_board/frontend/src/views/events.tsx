@@ -163,7 +163,10 @@ export function EventsView({ session }: { session: Session }): JSX.Element {
     let after = missing - 1;
     while (after > 0 && missing - after < PAGE / 2 && !all.has(after)) after--;
     ask({ after }, (lines) => {
+      const last = lines.at(-1)?.seq ?? after;
       for (const line of lines) all.set(line.seq, line);
+      // What is not there among them is nowhere.
+      for (let lost = after + 1; lost < last; lost++) if (!all.has(lost)) all.set(lost, { ...read({ seq: lost }), text: "cannot be read: the log is damaged here" });
       for (const key of all.keys()) {
         if (all.size <= KEPT) break;
         all.delete(key);
