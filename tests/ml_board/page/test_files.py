@@ -117,8 +117,10 @@ def test_configurations_of_the_grid_search(board: Board, pages: Pages) -> None:
         assert found == f"{GS}-{name}.yml"
         assert content.decode() == written
         part.get_by_role("heading").click()
-        until(page, lambda name=name: query_of(page).get("show") == name, "its part to be open")
-        assert page.get_by_label(f"{title} configuration").text_content() == written
+        shown = page.get_by_label(f"{title} configuration")
+        expect(shown).to_be_visible()
+        assert shown.text_content() == written
+        assert query_of(page)["show"] == name
     expect(page.get_by_text("There is no validation configuration.")).to_be_visible()
 
 
@@ -262,8 +264,8 @@ def test_a_checkpoint_is_deleted(board: Board, gs: str, pages: Pages) -> None:
     page = experiment(board, pages, 1, gs)
     delete(page, 3).get_by_role("button", name="delete", exact=True).click()
     expect(page.get_by_role("dialog")).to_have_count(0)
-    for one in (page, other):
-        until(one, lambda one=one: listed(one) == [5, 4, 2, 1], "one less")
+    until(page, lambda: listed(page) == [5, 4, 2, 1], "one less")
+    until(other, lambda: listed(other) == [5, 4, 2, 1], "one less there as well")
     assert not (folder / "1" / "3").exists()
     assert (folder / "1" / "4" / "model.safetensors").read_bytes() == weights(1, 4)
     assert (folder / "2" / "3" / "model.safetensors").read_bytes() == weights(2, 3)

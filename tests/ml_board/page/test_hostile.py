@@ -383,11 +383,8 @@ def test_the_events(board: Board, page: Page) -> None:
             seq = event["seq"]
             page.goto(f"{board.url}/{address(GS, 'events', seq=seq)}")
             opened = page.get_by_role("region", name=f"event {seq}", exact=True).get_by_label("as JSON")
-            until(
-                page,
-                lambda event=event, opened=opened: opened.count() and json.loads(opened.text_content() or "") == event,
-                f"event {seq}",
-            )
+            expect(opened).to_have_count(1)
+            assert json.loads(opened.text_content() or "") == event
             harmless(page)
     page.goto(f"{board.url}/{address(GS, 'events', type='constructor')}")
     until(page, lambda: {row["type"] for row in rows(page, "events")} == {"constructor"}, "the events of that type")
