@@ -51,6 +51,7 @@ TEXTS = [
     "NaN",
     "null",
     "1e999",
+    "é" * 1000,
     "x" * 2000,
 ]
 MANY = len(TEXTS)
@@ -291,6 +292,14 @@ def test_the_charts(board: Board, page: Page) -> None:
     expect(card.get_by_text("loading")).to_have_count(0)
     _, content = downloaded(page, card.get_by_role("button", name="CSV").click)
     assert {line["label"].split(",")[0] for line in parse_csv(content)} == {"'=1+1 =1+1", 'of them +cmd|" /C calc"!A0'}
+
+
+def test_all_charts_at_once(board: Board, pages: Pages) -> None:
+    """In a window that shows all of them, the points of all are asked for together, however long their names are."""
+    page = pages.open(board, address(GS, lay="charts", sel=f"0-{MANY - 1}"), width=1900, height=12_000)
+    expect(page.locator("article.chart")).to_have_count(1 + MANY)
+    expect(page.locator("article.chart canvas")).to_have_count(2 * (1 + MANY))
+    expect(page.locator("article.chart").get_by_text("loading")).to_have_count(0)
 
 
 def test_the_sweep(board: Board, page: Page) -> None:

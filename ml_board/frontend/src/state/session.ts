@@ -274,6 +274,7 @@ export class Session {
     this.askingSoon = false;
     const points = this.wanted.length > SERIES / 2 ? FEW_POINTS : POINTS;
     const wanted = this.wanted.splice(0, SERIES);
+    if (!wanted.length) return; // there is another state since
     if (this.wanted.length) this.want([], []);
     const state = this.state;
     const experiments = wanted.map(({ experiment }) => experiment);
