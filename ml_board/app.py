@@ -33,6 +33,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 STATIC = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _SOCKETS = "/socket.io/"
+_MAX_LINE = 64 * 1024  # bytes of a request line: the points of many scores and experiments are asked for at once
 _ORIGIN = web.RequestKey("origin", str)
 
 
@@ -68,7 +69,7 @@ async def serve(settings: Settings, listening: socket.socket, ready: Callable[[]
     rest = Rest(store, settings.limits) if "rest" in settings.parts else None
     sockets = Sockets(store, guard, settings.limits) if "sockets" in settings.parts else None
     app = application(settings, guard, rest, sockets)
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1)
+    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1, max_line_size=_MAX_LINE)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # what clients send is no news; our errors are printed
     await runner.setup()
     _mend_malformed(runner)

@@ -276,7 +276,7 @@ class Rest:
                     file.seek(min(offset, size))
                     data = file.read(_MAX_OUTPUT)
                     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-                    text = decoder.decode(data, final=file.tell() >= size)
+                    text = decoder.decode(data)  # the end of a character may still be on its way
             except FileNotFoundError:  # it has printed nothing (yet), or elsewhere
                 return {"offset": 0, "next_offset": 0, "size": 0, "text": ""}
             except OSError:

@@ -6,6 +6,7 @@ of boards.py) is run in another thread here.
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import os
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -265,6 +267,45 @@ def chart_csv(page: Page, score: str) -> list[tuple[int, int, float]]:
 
 def parse_csv(content: bytes) -> list[Row]:
     return list(csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True))
+
+
+PIXELS = """async ([content, wanted, off]) => {
+    const bytes = Uint8Array.from(atob(content), one => one.charCodeAt(0));
+    const image = await createImageBitmap(new Blob([bytes], {type: "image/png"}));
+    const {width, height} = image;
+    const ctx = new OffscreenCanvas(width, height).getContext("2d");
+    ctx.drawImage(image, 0, 0);
+    const {data} = ctx.getImageData(0, 0, width, height);
+    const [red, green, blue] = [1, 3, 5].map(i => parseInt(wanted.slice(i, i + 2), 16));
+    const colours = new Set(), places = [];
+    let opaque = true;
+    for (let i = 0; i < data.length; i += 4) {
+        colours.add(data[i] << 16 | data[i + 1] << 8 | data[i + 2]);
+        opaque &&= data[i + 3] === 255;
+        const far = Math.abs(data[i] - red) + Math.abs(data[i + 1] - green) + Math.abs(data[i + 2] - blue);
+        if (far <= off) places.push([i / 4 % width, Math.floor(i / 4 / width)]);
+    }
+    return {width, height, colours: colours.size, opaque, places};
+}"""
+
+
+@dataclass
+class Picture:
+    width: int
+    height: int
+    colours: int
+    """How many there are."""
+    opaque: bool
+    places: list[tuple[int, int]]
+    """x and y from the upper left corner of the pixels of one colour."""
+
+
+def picture(page: Page, png: bytes, colour: str, off: int = 0) -> Picture:
+    """What a browser makes of a PNG. `colour`: `#0072b2`; `off`: by how much red, green and blue may differ in sum."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    found = page.evaluate(PIXELS, [base64.b64encode(png).decode(), colour, off])
+    found["places"] = [(x, y) for x, y in found["places"]]
+    return Picture(**found)
 
 
 def requests_of(page: Page, path: str, work: Callable[[], None]) -> list[str]:

@@ -246,6 +246,13 @@ def test_output_from_an_offset(board: Board, gs: str) -> None:
     assert found == text  # no character was cut in two
     beyond = {"offset": size, "next_offset": size, "size": size, "text": ""}
     assert board.get(f"/grid_searches/{gs}/4/output?offset={size + 5}").json() == beyond
+    # One that is half written yet comes when it is whole.
+    with (folder / "output.log").open("ab", buffering=0) as file:
+        file.write("größe".encode()[:3])
+        answer = board.get(f"/grid_searches/{gs}/4/output?offset={size}").json()
+        assert answer == {"offset": size, "next_offset": size + 2, "size": size + 3, "text": "gr"}
+        file.write("größe".encode()[3:])
+        assert board.get(f"/grid_searches/{gs}/4/output?offset={size + 2}").json()["text"] == "öße"
 
 
 # --- checkpoints ---

@@ -114,7 +114,7 @@ describe("test", () => {
   });
 
   it("reads back the choices that it was made of", () => {
-    for (const chosen of [["adam"], ["adam", "sgd"], ["", "adam"], ["=gelu"], ["1e-4", "0.1"], [""]]) {
+    for (const chosen of [["adam"], ["adam", "sgd"], ["", "adam"], ["=gelu"], ["1e-4", "0.1"], [""], ["a|b"], ["a|b", "c"], ["<b>", "!x"], ["=1", "=2|3", "> 4"]]) {
       expect(alternatives(anyOf(chosen))).toEqual(chosen);
     }
     for (const chosen of [["a|b", "c"], ["a", "b|c|"], ["|", ""], ["<pad>", "=1", "!x", ">"], ["a\\", "b"], ["\\|", "\\\\"], ["C:\\x", "D:\\y|z"], ["a<b", "größe 😀"]]) {

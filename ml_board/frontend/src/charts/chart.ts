@@ -36,6 +36,8 @@ export interface Teller {
 export interface Chart {
   wish: (wish: Wish) => void;
   plot: () => Plot | null;
+  /** The points that a zoom has brought. */
+  exact: () => Exact | null;
   close: () => void;
 }
 
@@ -169,6 +171,7 @@ export function chart(session: Session, key: string, host: HTMLElement, tell: Te
       again();
     },
     plot: () => made?.plot ?? null,
+    exact: () => exact,
     close() {
       asking?.abort();
       turn.cancel();

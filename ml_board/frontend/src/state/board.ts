@@ -81,7 +81,7 @@ export async function open(): Promise<void> {
     opened = key;
     session.peek()?.close();
     const at = route.peek().query.at;
-    session.value = id === null ? null : new Session(id, rest.peek(), ws, at === undefined ? null : Number(at) || 0);
+    session.value = id === null ? null : new Session(id, rest.peek(), ws, at === undefined ? null : moment(at));
   });
   effect(() => {
     const connection = session.value?.connection.value;
@@ -93,7 +93,7 @@ export async function open(): Promise<void> {
     const open = session.peek();
     if (!open?.ready.peek()) return;
     if (at === undefined) open.live();
-    else if (!open.replay.peek() || (!open.replay.peek()?.playing && open.sought !== Number(at))) void open.seek(Number(at) || 0);
+    else if (!open.replay.peek() || (!open.replay.peek()?.playing && open.sought !== moment(at))) void open.seek(moment(at));
   });
 }
 
@@ -107,6 +107,11 @@ function taken(rather: string): string | null {
 /** Ask for the token if that is why a request was refused. */
 export function refused(error: unknown): void {
   if (error instanceof RestError && error.status === 401) locked.value = true;
+}
+
+/** The event that the address names; what is none is the beginning. */
+function moment(at: string): number {
+  return Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.round(Number(at)) || 0));
 }
 
 /** Show the token; whether the board takes it. */

@@ -18,7 +18,7 @@ export interface Entry {
 const LONGEST = 60; // characters of a label's value; whole sub-trees of a configuration can be swept
 
 const text = (experiment: Experiment, path: string): string =>
-  path in experiment.swept ? JSON.stringify(experiment.swept[path]) : "";
+  Object.hasOwn(experiment.swept, path) ? JSON.stringify(experiment.swept[path]) : "";
 
 /** The swept paths in which these experiments differ. */
 export function differing(experiments: readonly Experiment[]): string[] {
@@ -57,7 +57,7 @@ export function entries(experiments: readonly Experiment[], over: readonly strin
   const groups = over.length ? together(experiments, others) : experiments.map((one) => [one]);
   const said = (experiment: Experiment, which: readonly string[]): string =>
     which
-      .filter((path) => path in experiment.swept)
+      .filter((path) => Object.hasOwn(experiment.swept, path))
       .map((path) => {
         const value = shown(experiment.swept[path]);
         return `${names.get(path)} ${value.length > LONGEST ? `${value.slice(0, LONGEST - 1)}…` : value}`;

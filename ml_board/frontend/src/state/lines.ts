@@ -6,7 +6,7 @@ import { Column, thin } from "./column";
 import type { State } from "./fold";
 import { type Entry, mean } from "./groups";
 import { smooth } from "./smooth";
-import { defaultScore } from "./table";
+import { cell, defaultScore } from "./table";
 
 export type Axis = "epoch" | "step" | "time";
 
@@ -314,19 +314,20 @@ export const pack = (names: Iterable<string>): string => [...names].map((name) =
 export const unpack = (text: string | undefined): string[] =>
   (text ?? "").split(",").filter(Boolean).map((name) => name.replace(/%(25|2C)/g, decodeURIComponent));
 
-/** Every point that is here as comma-separated values (RFC 4180). */
-export function csv(state: State, entries: readonly Entry[], key: string): string {
-  const quoted = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+/** Every point that is here, also those that a zoom has brought, as comma-separated values (RFC 4180). */
+export function csv(state: State, entries: readonly Entry[], key: string, exact: Exact | null = null): string {
   const lines = ["experiment,label,epoch,time,value"];
   const done = new Set<number>();
   for (const { experiments, label } of entries) {
     for (const id of experiments) {
-      const column = state.experiments.get(id)?.scores.get(key)?.column;
-      if (!column || done.has(id)) continue;
+      const main = state.experiments.get(id)?.scores.get(key)?.column;
+      if (!main || done.has(id)) continue;
       done.add(id);
+      const finer = exact?.columns.get(id);
+      const column = finer && exact ? spliced(main, finer, exact.first, exact.last) : main;
       for (let i = 0; i < column.length; i++) {
         const time = new Date(column.times[i] as number);
-        lines.push(`${id},${quoted(label)},${column.epochs[i]},${time.getTime() ? time.toISOString() : ""},${column.values[i]}`);
+        lines.push(`${id},${cell(label)},${column.epochs[i]},${time.getTime() ? time.toISOString() : ""},${column.values[i]}`);
       }
     }
   }

@@ -177,7 +177,7 @@ export class Session {
 
   /** Everything that there is, is here. Without the websocket nobody says when there is more, so it is asked for. */
   private settle(): void {
-    if (this.connected) this.connection.value = { kind: this.state.status === "STARTED" ? "live" : "finished" };
+    if (this.connected) this.connection.value = { kind: ["FINISHED", "INTERRUPTED"].includes(this.state.status) ? "finished" : "live" };
     else this.retry();
   }
 
@@ -274,6 +274,7 @@ export class Session {
     this.askingSoon = false;
     const points = this.wanted.length > SERIES / 2 ? FEW_POINTS : POINTS;
     const wanted = this.wanted.splice(0, SERIES);
+    if (!wanted.length) return; // there is another state since
     if (this.wanted.length) this.want([], []);
     const state = this.state;
     const experiments = wanted.map(({ experiment }) => experiment);

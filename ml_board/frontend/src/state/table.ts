@@ -94,8 +94,8 @@ export function columns(state: State): Column[] {
   ];
   for (const path of paths) {
     found.push(
-      column(`swept:${path}`, names.get(path) as string, path, kindOf(state, path), "swept", (e) => sortable(e.swept[path]), {
-        text: (e) => (path in e.swept ? shownValue(e.swept[path]) : ""),
+      column(`swept:${path}`, names.get(path) as string, path, kindOf(state, path), "swept", (e) => sortable(swept(e, path)), {
+        text: (e) => (Object.hasOwn(e.swept, path) ? shownValue(e.swept[path]) : ""),
         seq: (e) => e.config_seq,
       }),
     );
@@ -149,8 +149,13 @@ export function columns(state: State): Column[] {
   return found;
 }
 
+/** What was swept can be called like what every object has. */
+function swept(experiment: Experiment, path: string): unknown {
+  return Object.hasOwn(experiment.swept, path) ? experiment.swept[path] : undefined;
+}
+
 function kindOf(state: State, path: string): Kind {
-  for (const { swept } of state.experiments.values()) if (path in swept && typeof swept[path] !== "number") return "text";
+  for (const { swept } of state.experiments.values()) if (Object.hasOwn(swept, path) && typeof swept[path] !== "number") return "text";
   return "number";
 }
 
@@ -203,11 +208,10 @@ export function test(expression: string): Test {
     const [low, high] = [Number(range[1]), Number(range[2])];
     if (!Number.isNaN(low) && !Number.isNaN(high)) return (value) => typeof value === "number" && value >= low && value <= high;
   }
-  const match = /^(<=|>=|!=|==?|<|>)\s*(.*)$/s.exec(text);
+  const match = /^(<=|>=|!=|<|>)\s*(.*)$/s.exec(text);
   if (match) {
     const operator = match[1] as string;
     const operand = match[2] as string;
-    if (operator[0] === "=") return (value, shown) => same(value, shown, operand);
     if (operator === "!=") return (value, shown) => !same(value, shown, operand);
     if (operand === "") return () => true; // it is being typed
     const bound = Number(operand);
@@ -250,7 +254,7 @@ const COMPARE: Record<string, (a: number, b: number) => boolean> = {
 };
 
 function same(value: number | string | null, shown: string, operand: string): boolean {
-  return (typeof value === "number" && operand !== "" && value === Number(operand)) || shown.toLowerCase() === operand.toLowerCase();
+  return (typeof value === "number" && operand !== "" && value === Number(operand)) || shown.trim().toLowerCase() === operand.trim().toLowerCase();
 }
 
 export interface Choice {
@@ -374,12 +378,14 @@ export function bestOf({ smaller, value }: Column, experiments: readonly Experim
   return several ? found : null;
 }
 
-/** Lines of cells as CSV (RFC 4180). Text that a spreadsheet would take for a formula is quoted with an apostrophe. */
+/** A cell of a CSV (RFC 4180). Text that a spreadsheet would take for a formula is quoted with an apostrophe. */
+export function cell(one: number | string | null): string {
+  if (one === null) return "";
+  const text = typeof one === "string" && /^[=+\-@\t\r]/.test(one) && !Number.isFinite(Number(one)) ? `'${one}` : `${one}`;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** Lines of cells as CSV. */
 export function csv(lines: readonly (readonly (number | string | null)[])[]): string {
-  const cell = (one: number | string | null): string => {
-    if (one === null) return "";
-    const text = typeof one === "string" && /^[=+\-@\t\r]/.test(one) && !Number.isFinite(Number(one)) ? `'${one}` : `${one}`;
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
   return lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("");
 }

@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
-import { count, duration, score as shownScore, time } from "../state/format";
+import { bytes, count, duration, score as shownScore, time } from "../state/format";
 import type { Experiment } from "../state/fold";
 import type { Overview } from "../state/overview";
 import { choose, route } from "../state/route";
@@ -27,6 +27,7 @@ export function AnalysisView({ session }: { session: Session }): JSX.Element {
     return (
       <>
         <h1 class="visually-hidden">Analysis</h1>
+        <Damage session={session} />
         <Warnings session={session} />
         <NoneYet session={session} />
       </>
@@ -46,6 +47,7 @@ export function AnalysisView({ session }: { session: Session }): JSX.Element {
         </div>
       </div>
       <Failures of={shown.overview} />
+      <Damage session={session} />
       <Warnings session={session} />
       <div class="panes">
         {layout !== "charts" && <ExperimentTable session={session} />}
@@ -97,7 +99,7 @@ function Summary({ session, shown: { overview: of, columns } }: { session: Sessi
       <span class="row epochs">
         <Bar done={of.epochsDone} of={of.epochsTotal} label="epochs of all experiments" />
         <span>
-          {count(of.epochsDone)} of {count(of.epochsTotal)} epochs
+          {count(of.epochsDone)} of {of.epochsTotal ? count(of.epochsTotal) : "?"} epochs
         </span>
       </span>
       {of.left !== null && !dead && (
@@ -116,7 +118,9 @@ function Summary({ session, shown: { overview: of, columns } }: { session: Sessi
             best{" "}
             <select aria-label="score to judge by" value={of.score} onChange={(event) => choose({ by: event.currentTarget.value })}>
               {[...state.scoreKeys.keys()].map((key) => (
-                <option key={key}>{key}</option>
+                <option key={key} value={key}>
+                  {key}
+                </option>
               ))}
             </select>
           </label>
@@ -140,7 +144,7 @@ function Winner({ of, score, columns }: { of: Experiment; score: string; columns
         </span>
         <span class="swept">
           {columns
-            .filter(({ group, id }) => group === "swept" && id.slice(6) in of.swept)
+            .filter(({ group, id }) => group === "swept" && Object.hasOwn(of.swept, id.slice(6)))
             .map((one) => (
               <span key={one.id} title={one.hint}>
                 {one.title}=<b>{one.text(of, 0)}</b>
@@ -183,6 +187,13 @@ function Failures({ of: { failures } }: { of: Overview }): JSX.Element | null {
 
 function brief(text: string): string {
   return text.length > 40 ? `${text.slice(0, 40).replace(/,[^,]*$/, "")}, …` : text;
+}
+
+/** Whoever reads around something says so. */
+function Damage({ session }: { session: Session }): JSX.Element | null {
+  const { damaged } = session.state;
+  if (!damaged) return null;
+  return <p class="notice warned">{bytes(damaged)} of the log cannot be read: what stood there is missing here.</p>;
 }
 
 /** The warnings, the newest first; the board keeps the last 200. */

@@ -373,7 +373,7 @@ function Card({
             class="plain small"
             title="all points that are here"
             aria-label={`CSV: ${name}`}
-            onClick={() => download(`${file}.csv`, csv(session.state, entries, name), "text/csv")}
+            onClick={() => download(`${file}.csv`, csv(session.state, entries, name, life.current?.exact()), "text/csv")}
           >
             CSV
           </button>

@@ -77,7 +77,7 @@ function Branch({ of, path, shared, all }: { of: unknown; path: string; shared: 
             <span class="key">
               <Marked text={key} find={find} />
             </span>
-            {here in swept && <em>swept</em>}
+            {Object.hasOwn(swept, here) && <em>swept</em>}
           </>
         );
         return (

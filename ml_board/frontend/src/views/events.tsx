@@ -102,7 +102,8 @@ interface Fetched {
 
 export function EventsView({ session }: { session: Session }): JSX.Element {
   useSession(session);
-  const { type = "", exp = "", seq: chosen = "" } = route.value.query;
+  const { type = "", exp: asked = "", seq: chosen = "" } = route.value.query;
+  const exp = /^\d{1,15}$/.test(asked) ? asked : ""; // what is no number is no filter
   const seq = Number(chosen) || 0;
   const head = session.state.seq; // in replay what came later has not happened
   const filter = type || exp ? `${type}?${exp}` : "";
@@ -162,7 +163,10 @@ export function EventsView({ session }: { session: Session }): JSX.Element {
     let after = missing - 1;
     while (after > 0 && missing - after < PAGE / 2 && !all.has(after)) after--;
     ask({ after }, (lines) => {
+      const last = lines.at(-1)?.seq ?? after;
       for (const line of lines) all.set(line.seq, line);
+      // What is not there among them is nowhere.
+      for (let lost = after + 1; lost < last; lost++) if (!all.has(lost)) all.set(lost, { ...read({ seq: lost }), text: "cannot be read: the log is damaged here" });
       for (const key of all.keys()) {
         if (all.size <= KEPT) break;
         all.delete(key);

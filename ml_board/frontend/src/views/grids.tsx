@@ -37,6 +37,11 @@ function took({ summary, running }: Row, now: number): number | null {
   return ((summary.finishing_time ?? (running ? now : summary.time)) - summary.starting_time) / 1000;
 }
 
+/** How many it has: earlier tools did not announce them. */
+function experiments({ counts, num_experiments }: Summary): number {
+  return Math.max(num_experiments, Object.values(counts).reduce((sum, one) => sum + one, 0));
+}
+
 interface Column {
   title: string;
   value: (row: Row, now: number) => string | number | null | undefined;
@@ -60,12 +65,12 @@ const COLUMNS: Record<string, Column> = {
   progress: {
     title: "progress",
     late: true,
-    value: ({ summary }) => summary && summary.epochs_done / summary.epochs_total,
+    value: ({ summary }) => (summary?.epochs_total ? summary.epochs_done / summary.epochs_total : null),
     cell: ({ summary, why, grid_search_id }) =>
       summary ? (
-        <span class="progress" title={`${summary.epochs_done} of ${summary.epochs_total} epochs`}>
+        <span class="progress" title={`${summary.epochs_done} of ${summary.epochs_total || "?"} epochs`}>
           <Bar done={summary.epochs_done} of={summary.epochs_total} label={`epochs of ${grid_search_id}`} />
-          {Math.floor((100 * summary.epochs_done) / (summary.epochs_total || 1))}%
+          {summary.epochs_total ? `${Math.floor((100 * summary.epochs_done) / summary.epochs_total)}%` : "–"}
         </span>
       ) : (
         why && <span class="bad" title={why}>{why}</span>
@@ -76,7 +81,7 @@ const COLUMNS: Record<string, Column> = {
     late: true,
     number: true,
     value: ({ summary }) => summary && (summary.counts.DONE ?? 0),
-    cell: ({ summary }) => (summary ? `${summary.counts.DONE ?? 0} of ${summary.num_experiments}` : ""),
+    cell: ({ summary }) => (summary ? `${summary.counts.DONE ?? 0} of ${experiments(summary)}` : ""),
   },
   failed: {
     title: "failed",
@@ -154,7 +159,7 @@ function List({ list, error }: { list: readonly Listed[]; error: string }): JSX.
   const now = useNow();
   useKeys([{ keys: "/", what: "filter", run: () => filter.current?.focus() }]);
   const { q = "", sort = "" } = route.value.query;
-  const by = COLUMNS[sort.replace("-", "")];
+  const by = Object.entries(COLUMNS).find(([id]) => id === sort.replace("-", ""))?.[1];
   let rows: Row[] = list.map((one) => {
     const details = known.get(key(one.grid_search_id));
     return { ...one, summary: details?.summary, why: details?.why };

@@ -38,8 +38,8 @@ export function OutputView({ session, experiment, running }: { session: Session;
           if (found.offset < offset) offset = -1; // another file
           else {
             if (found.text) text = print(text, found.text);
+            more = found.next_offset > offset && found.next_offset < found.size; // a character may not be whole yet
             offset = found.next_offset;
-            more = offset < found.size;
           }
           setError("");
           setPrinted(text);

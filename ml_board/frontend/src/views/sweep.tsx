@@ -88,7 +88,9 @@ function Page({ session, sweep, query, pace }: { session: Session; sweep: Sweep 
         score
         <select value={scoreOf(session.state, query) ?? ""} onChange={(event) => choose({ by: event.currentTarget.value })}>
           {keys.map((key) => (
-            <option key={key}>{key}</option>
+            <option key={key} value={key}>
+              {key}
+            </option>
           ))}
         </select>
       </label>

@@ -299,8 +299,8 @@ function FilterBox({ column, left, top, session, close }: { column: Column; left
         <label key={text}>
           <input
             type="checkbox"
-            checked={chosen.includes(text)}
-            onChange={(event) => choose({ [key]: anyOf(event.currentTarget.checked ? [...chosen, text] : chosen.filter((one) => one !== text)) })}
+            checked={chosen.includes(text.trim())}
+            onChange={(event) => choose({ [key]: anyOf(event.currentTarget.checked ? [...chosen, text] : chosen.filter((one) => one !== text.trim())) })}
           />{" "}
           {text || <i>nothing</i>} <span class="muted small">{count(number)}</span>
         </label>
