@@ -113,10 +113,10 @@ def test_configurations_of_the_grid_search(board: Board, pages: Pages) -> None:
         part = page.get_by_role("group").filter(
             has=page.get_by_role("heading", name=f"{title} configuration", exact=True)
         )
+        part.get_by_role("heading").click()
         found, content = downloaded(page, part.get_by_role("button", name="download").click)
         assert found == f"{GS}-{name}.yml"
         assert content.decode() == written
-        part.get_by_role("heading").click()
         shown = page.get_by_label(f"{title} configuration")
         expect(shown).to_be_visible()
         assert shown.text_content() == written

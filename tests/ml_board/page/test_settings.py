@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, WebSocket, expect
 from mlgym.record.token import VARIABLE
 from tests.ml_board.boards import Board
 from tests.ml_board.browser import SERVER_GONE, Pages, Theme, address, chart, connection, query_of, rows, settled, until
-from tests.ml_board.page.logs import GRID_CONFIG, RUN_CONFIG, Script, sweep
+from tests.ml_board.page.logs import Script, sweep
 
 HERE, THERE, ELSEWHERE = "here", "another", "there"
 OTHER = {VARIABLE: "b" * 32}
@@ -95,18 +95,6 @@ def give(page: Page, token: str) -> None:
 
 
 # --- the grid search ---
-
-
-def test_configurations_as_they_were_written(page: Page) -> None:
-    for title, text in (("grid search", GRID_CONFIG), ("run", RUN_CONFIG)):
-        page.get_by_role("heading", name=f"{title} configuration").click()
-        shown = page.get_by_label(f"{title} configuration")
-        expect(shown).to_be_visible()
-        assert shown.text_content() == text
-        with page.expect_download() as waiting:
-            page.get_by_role("group").filter(has=shown).get_by_role("button", name="download").click()
-        assert Path(waiting.value.path()).read_text() == text
-    expect(page.get_by_text("There is no validation configuration.")).to_be_visible()
 
 
 def test_another_run_id(page: Page) -> None:
