@@ -151,7 +151,8 @@ def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     document, run_config = read_run_config(parsed.config_path)
     if isinstance(run_config.run_configuration, Warmstart):
         return _plan_warm_start(document, run_config, parsed.json)
-    specs = read_plan(document, run_config).specs("")
+    plan = read_plan(document, run_config)
+    specs = plan.specs("")
     if parsed.json:
         print(
             json.dumps(
@@ -176,6 +177,9 @@ def _plan(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     ]
     print("\n".join(aligned([["#", *names.values()], *rows])))
     print(f"\n{len(specs)} experiments of {specs[0].num_epochs} epochs")
+    recorded = plan.recorded()
+    if recorded and recorded.selected_only:
+        print("of those on an outer fold (inner_fold -1), only what its inner folds choose is run")
     return 0
 
 
