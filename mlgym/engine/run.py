@@ -329,12 +329,12 @@ def _run_all(todo: Todo, paths: RunPaths, executor: Executor, to: Recording) -> 
                 known = {e.experiment_id: len(e.changes) for e in hub.state.experiments.values()}
                 hub.subscribe(partial(tell_changes, spool, known))
                 announce(todo, paths, spool)
-                unfinished = executor.run(todo.plan.start_order(todo.specs), paths, spool.emit, stop)
+                unfinished = executor.run(_in_order(todo.plan, todo.specs), paths, spool.emit, stop)
                 to.forwarder.drain()  # what `tell_changes` has to say comes before the end
                 if todo.later and not unfinished:
                     specs = chosen(todo.later, hub.state)
                     announce_experiments(specs, todo.info, paths, spool)
-                    unfinished = executor.run(todo.plan.start_order(specs), paths, spool.emit, stop)
+                    unfinished = executor.run(_in_order(todo.plan, specs), paths, spool.emit, stop)
                     to.forwarder.drain()
         except KeyboardInterrupt:  # from user code: our signals raise nothing
             unfinished = BY_SIGNAL
@@ -348,6 +348,14 @@ def _run_all(todo: Todo, paths: RunPaths, executor: Executor, to: Recording) -> 
             with Spool(paths.spool(source), source) as spool:
                 spool.emit(end)
         return unfinished
+
+
+def _in_order(plan: Plan, specs: Specs) -> Specs:
+    """`specs`, which may be some of the plan's, as its priority has them."""
+    if not plan.train.priority:
+        return specs
+    place = {spec.experiment_id: i for i, spec in enumerate(plan.start_order(plan.specs("")))}
+    return sorted(specs, key=lambda spec: place[spec.experiment_id])
 
 
 def _new_grid_search(plan: Plan, storage: Path) -> RunPaths:
