@@ -502,7 +502,7 @@ def test_commands_know_folds(grid: Grid, here: Here, capsys: pytest.CaptureFixtu
     assert here("plan") == 0
     planned = capsys.readouterr().out
     assert planned.splitlines()[0].split() == ["#", "width", "outer_fold", "inner_fold"]
-    assert planned.endswith("only what its inner folds choose is run\n")
+    assert planned.endswith("of them are run: on outer folds only what the inner folds choose\n")
     assert here("check") == 0
     assert "12 experiments, nothing wrong found" in capsys.readouterr().out
     assert not (grid.folder / "event_storage").exists()

@@ -56,6 +56,22 @@ def test_a_snapshot_of_any_moment(board: Board, golden: str, seq: int | None) ->
     assert board.get(f"{golden}/series?{at}").json() == plain(projections.series(state, Which()))
 
 
+@pytest.mark.parametrize("seq", [0, 100, 426, None])
+def test_a_report(board: Board, golden: str, seq: int | None) -> None:
+    """As `mlgym report --json` prints it, of any moment."""
+    at = "" if seq is None else f"at={seq}"
+    state = of(len(GOLDEN) if seq is None else seq)
+    assert board.get(f"{golden}/report?{at}").json() == plain(projections.report(state, None, None, None))
+    if seq is None:
+        metric = next(key for one in state.experiments.values() for key in one.scores)
+        found = board.get(f"{golden}/report?metric={metric}&mode=min&epoch=best").json()
+        assert found == plain(projections.report(state, metric, "min", "best"))
+        assert (found["score"], found["mode"], found["epoch"]) == (metric, "min", "best")
+        refused = board.get(f"{golden}/report?metric=nothing")
+        assert (refused.status, "'nothing'" in refused.json()["error"]["message"]) == (400, True)
+        assert board.get(f"{golden}/report?epoch=first").status == 400
+
+
 def test_the_files_that_the_page_is_tested_with_are_what_it_is_sent(board: Board, golden: str) -> None:
     expected = json.loads((write.HERE / "expected.json").read_text(encoding="utf-8"))
     for seq, rows in expected["at"].items():
