@@ -38,6 +38,39 @@ export interface ExperimentRow {
   changes: number;
 }
 
+/** A combination on a fold, or with a seed; `missing` says which of its trainings have no score, and why. */
+export interface FoldScore {
+  value: Scalar | null;
+  experiments: number[];
+  missing: string[];
+}
+
+export interface Combination {
+  number: number;
+  swept: Record<string, unknown>;
+  scores: Record<string, FoldScore>;
+  epoch: number | null;
+  mean: Scalar | null;
+  std: Scalar | null;
+  complete: boolean;
+  rank: number | null;
+}
+
+export interface Report {
+  kind: string;
+  score: string | null;
+  mode: "max" | "min";
+  epoch: EpochRule;
+  /** null when it is nested */
+  ranking: Combination[] | null;
+  outer: { fold: number; inner: Combination[]; chosen: Combination | null; score: FoldScore; epoch: number | null }[];
+  mean: Scalar | null;
+  std: Scalar | null;
+  missing: string[];
+}
+
+export type EpochRule = "last" | "average" | "best";
+
 export interface Warning {
   seq: number;
   time: number;

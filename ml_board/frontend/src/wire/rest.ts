@@ -2,10 +2,12 @@
 
 import type {
   Endpoints,
+  EpochRule,
   EventPage,
   ExperimentDetail,
   Listed,
   Output,
+  Report,
   Rows,
   SeriesAnswer,
   Summary,
@@ -90,6 +92,9 @@ export class Rest {
     this.json(`/grid_searches/${id}/series`, { experiments: ranges(experiments), score: scores, ...also }, signal);
 
   timeline = (id: string, points = 1000): Promise<Timeline> => this.json(`/grid_searches/${id}/timeline`, { points });
+
+  report = (id: string, which: { metric: string | null; epoch: EpochRule | null; at?: number | undefined }, signal?: AbortSignal): Promise<Report> =>
+    this.json(`/grid_searches/${id}/report`, which, signal);
 
   events = (
     id: string,
