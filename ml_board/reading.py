@@ -107,7 +107,7 @@ class Reading:
             try:
                 return projections.report(state, metric, mode, epoch)
             except InputError as error:
-                raise Refusal(400, f"metric: {error}") from None
+                raise Refusal(400, str(error)) from None
 
         return await self._seen(request, found)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any, Literal, NamedTuple
 
+from mlgym.errors import InputError
 from mlgym.record.events import Validation
 from mlgym.record.fold import REMOVED, Experiment, State
 from mlgym.record.report import Mode, judged_by, short_names
@@ -28,6 +29,8 @@ RULES: dict[Epoch, str] = {
 
 FOLD, OUTER_FOLD, INNER_FOLD, SEED = AXES = ("fold", "outer_fold", "inner_fold", "seed")
 """The axes of the grid that are no values of a combination."""
+
+_MOST = 1_000_000  # points of a grid
 
 OUTER = -1
 """The inner fold of what is trained on all of an outer fold."""
@@ -106,9 +109,11 @@ def validated(
 ) -> Validated:
     """The report on `state`. What is not given is as the validation config has it, or as in `report`.
 
-    Raises `InputError` for a score that nothing has.
+    Raises `InputError` for a score that nothing has, and for more folds than any grid has.
     """
     plan = state.validation or Validation(combinations=0)
+    if plan.outer_folds * max(1, plan.inner_folds) * max(1, len(plan.seeds)) > _MOST:
+        raise InputError("the log names more folds than a grid can have")
     experiments = sorted(state.experiments.values(), key=lambda experiment: experiment.experiment_id)
     experiments = [
         one
