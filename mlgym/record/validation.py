@@ -191,11 +191,12 @@ def _std(values: Sequence[float]) -> float | None:
 
 def _key(experiment: Experiment) -> str:
     """What the experiments of one combination have in common."""
-    return json.dumps(_swept(experiment), sort_keys=True, default=repr)
+    return json.dumps(swept_values(experiment.swept), sort_keys=True, default=repr)
 
 
-def _swept(experiment: Experiment) -> dict[str, Any]:
-    return {path: value for path, value in experiment.swept.items() if path not in AXES}
+def swept_values(swept: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a combination: what is swept, but for folds and seeds."""
+    return {path: value for path, value in swept.items() if path not in AXES}
 
 
 def _ranking(
@@ -221,7 +222,9 @@ def _ranking(
         values = [score.value for score in scores.values() if score.value is not None]
         complete = len(values) == len(units) and not any(score.missing for score in scores.values())
         mean, std = (_mean(values), _std(values)) if values else (None, None)
-        found.append(Combination(numbers[key], _swept(members[0]), scores, epoch, mean, std, complete, None))
+        found.append(
+            Combination(numbers[key], swept_values(members[0].swept), scores, epoch, mean, std, complete, None)
+        )
     found.sort(key=lambda one: (not one.complete, by.better(math.nan if one.mean is None else one.mean), one.number))
     return Ranking([one._replace(rank=i if one.complete else None) for i, one in enumerate(found, 1)])
 
