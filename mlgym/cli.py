@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None, blueprint: Blueprint | None = N
         sys.path.insert(0, str(Path.cwd()))  # dotted paths name a user's own modules
     parsed = _parser(program).parse_args(arguments)
     try:
+        if _is_not_first():
+            return 0
         code = int(parsed.command(parsed, blueprint))
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
         return code
@@ -63,6 +65,16 @@ def main(arguments: Sequence[str] | None = None, blueprint: Blueprint | None = N
     except OSError as error:
         tell(str(error), program)
         return 2
+
+
+def _is_not_first() -> bool:
+    """Whether a launcher has started us several times: the first process does everything, and starts its own."""
+    names = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
+    if all(os.environ.get(name, "0") == "0" for name in names):
+        return False
+    from mlgym.engine.ranks import launched
+
+    return launched(os.environ).rank > 0
 
 
 def _open_standard_streams() -> None:
@@ -136,7 +148,7 @@ def _run(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
         run_config = replace(run_config, logging=replace(run_config.logging, board=False))
     from mlgym.engine.run import executor, launch, warm_start
 
-    with executor(run_config, blueprint) as started:  # other processes import torch while this one plans
+    with executor(document, run_config, blueprint) as started:  # other processes import torch while this one plans
         if isinstance(run_config.run_configuration, Warmstart):
             return warm_start(document, run_config, started)
         return launch(read_plan(document, run_config), started)
@@ -227,7 +239,7 @@ def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     document, run_config = read_run_config(parsed.config_path)
     from mlgym.engine.run import check, divided, executor, existing, would_resume
 
-    with executor(run_config, blueprint) as started:
+    with executor(document, run_config, blueprint) as started:
         if isinstance(run_config.run_configuration, Warmstart):
             paths = existing(document, run_config)
             _, found = would_resume(document, run_config, paths)

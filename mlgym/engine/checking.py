@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from mlgym.build.registry import Registry
+    from mlgym.parts.backend import Backend
 
 _DATA = ("DATASET_REPOSITORY", "DATASET_ITERATORS")
 
@@ -36,8 +37,8 @@ class Checked(NamedTuple):
     """`split/tag` of what is evaluated."""
 
 
-def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> Checked:
-    """Try each of `specs` once, up to the first mistake.
+def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device | Callable[[], Backend]) -> Checked:
+    """Try each of `specs` once, up to the first mistake, on a device or on a backend made for it.
 
     An exception that is not an `MLgymError` is the experiment's own: the others can still run.
     """
@@ -48,7 +49,7 @@ def check(specs: list[ExperimentSpec], registry: Registry, on: torch.device) -> 
     scores: dict[str, None] = {}
     for spec in specs:
         try:
-            parts = experiment.build(spec, registry, on)
+            parts = experiment.build(spec, registry, on() if callable(on) else on)
             experiment.try_once(parts)
             scores |= dict.fromkeys(parts.evaluator.component.score_keys)
             if spec.start:  # after the step: at the end of a training there may be none left

@@ -49,7 +49,7 @@ class Checkpoints:
             try:
                 return checkpoint, verified(checkpoint)
             except DamagedError as error:
-                self._warn(f"a checkpoint is damaged, the one before it is used: {error}")
+                self.warn(f"a checkpoint is damaged, the one before it is used: {error}")
         return None
 
     def resumed(self, checkpoint: Checkpoint, manifest: Manifest) -> None:
@@ -78,7 +78,7 @@ class Checkpoints:
         try:
             self._commit(epoch, batch)
         except OSError as error:
-            self._warn(f"the checkpoint of epoch {epoch} could not be written, the one before it stays: {error}")
+            self.warn(f"the checkpoint of epoch {epoch} could not be written, the one before it stays: {error}")
 
     def _commit(self, epoch: int, batch: int) -> None:
         new = self._folder / f".new-{os.getpid()}"
@@ -130,7 +130,7 @@ class Checkpoints:
             )
         )
 
-    def _warn(self, message: str) -> None:
+    def warn(self, message: str) -> None:
         tell(f"warning: experiment {self._spec.experiment_id}: {message}")
         self._emit(
             Warned(grid_search_id=self._spec.grid_search_id, experiment_id=self._spec.experiment_id, message=message)

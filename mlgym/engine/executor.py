@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mlgym.engine.checking import Checked
 from mlgym.engine.dividing import Divided
@@ -23,6 +23,14 @@ DEVICE_ERROR = "device error"
 
 BY_SIGNAL = "stopped by a signal"
 """Why a grid search was INTERRUPTED when the user asked for it."""
+
+
+class Failure(NamedTuple):
+    """An exception in a job: its last line, all of it, and whether it was the device's."""
+
+    error: str
+    stacktrace: str
+    reason: str | None = None
 
 
 class Emit(Protocol):

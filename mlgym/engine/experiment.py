@@ -21,11 +21,11 @@ from mlgym.parts.backend import Backend
 from mlgym.parts.evaluator import Evaluation, Evaluator, Step
 from mlgym.parts.optimizers import Schedule
 from mlgym.parts.policies import Checkpointing, EarlyStopping, NeverStop, SaveLastEpochOnly, SaveNone
-from mlgym.parts.seeds import derive, repeated, seed_everything
+from mlgym.parts.seeds import derive, diverge, repeated, seed_everything
 from mlgym.parts.trainer import Trainer
 from mlgym.plan.config import required
 from mlgym.record.events import EvaluationResult, ExperimentStatus, LossScore, MetricScore, Payload, number
-from mlgym.specs import ExperimentSpec
+from mlgym.specs import Checkpoint, ExperimentSpec
 
 Emit = Callable[[Payload], None]
 
@@ -52,15 +52,20 @@ def run(
 ) -> Outcome:
     """Train and evaluate, from the newest checkpoint if the spec names one.
 
-    `epoch` counts finished epochs: epoch 0 is the evaluation before any training.
+    `epoch` counts finished epochs: epoch 0 is the evaluation before any training. Where several processes train
+    together, each runs this; `emit`, `stop_requested` and `checkpoints` are the main process's.
     """
     report = _Reporter(spec, parts, emit)
+    backend = parts.backend
+    stop_requested = backend.agreeing(stop_requested)
     seed_everything(derive(repeated(spec.seed, spec.repeat_seed), "experiment"))
-    at = resume(parts, checkpoints) if checkpoints else None
+    at = resume(parts, checkpoints)
     if at is None:
-        at = Resumed(0, 0, False, report.evaluation(0, parts.evaluator.evaluate(parts.backend), stop_requested))
-        if at.evaluation is None:
+        first = report.evaluation(0, parts.evaluator.evaluate(backend), stop_requested)
+        if first is None:
             return INTERRUPTED
+        at = Resumed(0, 0, False, first, backend.part.size)
+        diverge(backend.part.rank)
     if at.evaluation:
         report.scores(at.epoch, at.evaluation)  # again, when resumed: equal scores are one
     if at.stopped:
@@ -70,7 +75,7 @@ def run(
     start = at.batch
     for epoch in range(at.epoch + 1, spec.num_epochs + 1):
         batch = start
-        for batch in parts.trainer.epoch(parts.backend, parts.optimizer, spec.num_batches_per_epoch, start):
+        for batch in parts.trainer.epoch(backend, parts.optimizer, spec.num_batches_per_epoch, start):
             if parts.schedule and parts.trainer.stepped:
                 parts.schedule.after_optimizer_step()
             report.trained(epoch, batch)
@@ -80,15 +85,15 @@ def run(
                 if stop:
                     return INTERRUPTED
         start = 0
-        drawn = generators(parts.backend.device)  # evaluation may draw as well, and be run again
-        evaluation = report.evaluation(epoch, parts.evaluator.evaluate(parts.backend), stop_requested)
+        drawn = generators(backend.device)  # evaluation may draw as well, and be run again
+        evaluation = report.evaluation(epoch, parts.evaluator.evaluate(backend), stop_requested)
         if evaluation is None:
             keep.within(epoch - 1, batch, True, drawn)
             return INTERRUPTED
         report.scores(epoch, evaluation)
         if parts.schedule:
             parts.schedule.after_epoch(evaluation.scores())
-        stopped = parts.early_stopping.should_stop(epoch, evaluation.scores())
+        stopped = backend.agreed(backend.is_main and parts.early_stopping.should_stop(epoch, evaluation.scores()))
         keep.after(epoch, evaluation, stopped)
         if stopped:
             return EARLY
@@ -100,34 +105,44 @@ class _Keeper:
 
     def __init__(self, spec: ExperimentSpec, parts: Parts, checkpoints: Checkpoints | None) -> None:
         self._parts = parts
-        self._checkpoints = checkpoints if not isinstance(parts.checkpointing, SaveNone) else None
+        self._checkpoints = checkpoints
+        self._saves = parts.backend.agreed(bool(checkpoints) and not isinstance(parts.checkpointing, SaveNone))
         self._every = spec.checkpoint_every_n_batches
         self._due = self._every or 0
 
     def within(self, epoch: int, batch: int, stop: bool, drawn: Mapping[str, Any] | None = None) -> None:
-        if self._checkpoints is None or not (stop or (self._every and batch >= self._due)):
+        if not self._saves or not (stop or (self._every and batch >= self._due)):
             return
         self._due = batch + (self._every or 0)
-        drawn = drawn or generators(self._parts.backend.device)
-        self._checkpoints.save(epoch, batch, capture(self._parts, epoch, batch, drawn))
+        state = capture(self._parts, epoch, batch, drawn or generators(self._parts.backend.device))
+        if self._checkpoints:
+            self._checkpoints.save(epoch, batch, state)
 
     def after(self, epoch: int, evaluation: Evaluation, stopped: bool) -> None:
         self._due = self._every or 0
-        decision = self._parts.checkpointing.decide(epoch, evaluation.scores())
-        if self._checkpoints is not None and decision.save:
-            drawn = generators(self._parts.backend.device)
-            state = capture(self._parts, epoch, 0, drawn, evaluation, stopped)
-            self._checkpoints.save(epoch, 0, state, decision.delete)
+        backend = self._parts.backend
+        decision = self._parts.checkpointing.decide(epoch, evaluation.scores()) if backend.is_main else None
+        if self._saves and backend.agreed(bool(decision and decision.save)):
+            state = capture(self._parts, epoch, 0, generators(backend.device), evaluation, stopped)
+            if self._checkpoints and decision:
+                self._checkpoints.save(epoch, 0, state, decision.delete)
 
 
-def resume(parts: Parts, checkpoints: Checkpoints) -> Resumed | None:
+def resume(parts: Parts, checkpoints: Checkpoints | None) -> Resumed | None:
     """Put `parts` into the state of the newest whole checkpoint; None when there is none, or none is asked for."""
-    found = checkpoints.newest()
-    if found is None:
+    backend = parts.backend
+    found = checkpoints.newest() if checkpoints else None
+    named = backend.agreed(found and [found[0].epoch, found[0].directory, found[0].batch])
+    if named is None:
         return None
-    checkpoint, manifest = found
-    at = restore(parts, checkpoint)
-    checkpoints.resumed(checkpoint, manifest)
+    at = restore(parts, Checkpoint(*named))
+    if checkpoints and found:
+        checkpoints.resumed(*found)
+        if at.processes != backend.part.size:
+            checkpoints.warn(
+                f"{at.processes} processes have trained it so far, now it is {backend.part.size}: what is drawn at "
+                "random from here on is something else"
+            )
     return at
 
 
@@ -160,11 +175,11 @@ class Parts:
         }
 
 
-def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Parts:
+def build(spec: ExperimentSpec, registry: Registry, on: torch.device | Backend) -> Parts:
     """The parts of `spec`. Raises `ConfigError` with the path in the experiment's configuration."""
     graph = Graph(required(spec.config), registry, spec.seed, spec.injected, spec.repeat_seed)
-    backend = Backend(device)
-    model = backend.prepare(graph["model"])
+    backend = Backend.on(on)
+    model = backend.place(graph["model"])
     evaluator: Evaluator = graph["evaluator"]
     make_optimizer = graph["optimizer"]
     try:
@@ -183,6 +198,13 @@ def build(spec: ExperimentSpec, registry: Registry, device: torch.device) -> Par
         checkpointing=graph["checkpointing_strategy"] if "checkpointing_strategy" in graph else SaveLastEpochOnly(),
     )
     _refuse_unknown_score(parts.checkpointing.monitored, evaluator, "checkpointing_strategy", "config")
+    component = parts.trainer.component
+    try:
+        backend.precision(component.precision)
+        backend.accumulated(component.accumulate_batches)
+    except ConfigError as error:
+        raise error.inside(graph.name_of(component), "config") from None
+    backend.prepare(model, optimizer)
     return parts
 
 

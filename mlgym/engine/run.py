@@ -6,6 +6,7 @@ warm start: recording <- what the dead run left in its spools -> state, checkpoi
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -21,10 +22,20 @@ from mlgym.engine.checking import Checked, before_a_run, covering
 from mlgym.engine.executor import BY_SIGNAL, Blueprint, Executor
 from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import system_info
+from mlgym.engine.ranks import launched
 from mlgym.engine.recording import Recording, recording, remote_log, remote_of
 from mlgym.engine.signals import INTERRUPTED, listening
 from mlgym.errors import ConfigError, InputError, StorageError, one_of, tell
-from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read_run_config, required
+from mlgym.plan.config import (
+    Accelerate,
+    Document,
+    MainProcess,
+    RunConfig,
+    Train,
+    WarmstartConfig,
+    read_run_config,
+    required,
+)
 from mlgym.plan.experiments import Plan, read_grid
 from mlgym.plan.folds import NestedCrossValidation
 from mlgym.plan.resume import Resumption, finished, recorded_grid, recorded_validation, resume
@@ -44,20 +55,29 @@ Specs = list[ExperimentSpec]
 
 
 @contextmanager
-def executor(run_config: RunConfig, blueprint: Blueprint | None) -> Iterator[Executor]:
+def executor(run_document: Document, run_config: RunConfig, blueprint: Blueprint | None) -> Iterator[Executor]:
     """The executor for the environment of a run config; it may begin to load while the grid is being planned."""
     if threading.current_thread() is not threading.main_thread():
         raise InputError("a run needs the main thread: that is where signals arrive")
     environment = run_config.environment
+    processes = launched(os.environ).num_processes or 1
+    if processes > 1 and not isinstance(environment, Accelerate):
+        raise InputError(f"{processes} processes were launched, which is for `environment: {{type: accelerate}}`")
     found: Executor
     if isinstance(environment, MainProcess):
         from mlgym.engine.in_process import InProcess
 
         found = InProcess(environment.config, blueprint)
     else:
-        from mlgym.engine.scheduler import Multiprocessing
+        from mlgym.engine import scheduler
 
-        found = Multiprocessing(environment.config, blueprint)
+        if isinstance(environment, Accelerate):
+            try:
+                found = scheduler.Accelerate(environment.config, blueprint)
+            except ConfigError as error:
+                raise error.locate(run_document.place) from None
+        else:
+            found = scheduler.Multiprocessing(environment.config, blueprint)
     try:
         yield found
     finally:

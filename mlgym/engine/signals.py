@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,11 @@ from mlgym.errors import tell_at_once
 INTERRUPTED = 130
 """The exit code of a run that was asked to stop."""
 
+_PASSED_ON = "TORCHELASTIC_RUN_ID"
+"""Set by torchrun and `accelerate launch`, which send us the signals of the terminal once more."""
+
+_TOGETHER = 2.0  # seconds
+
 
 class Asked:
     """How often the user has asked for an end. Killing outright is `os._exit`: an exception could come out of the
@@ -19,6 +25,7 @@ class Asked:
 
     def __init__(self, at_once: int) -> None:
         self._asked = 0
+        self._at = 0.0
         self._at_once = at_once
 
     def requested(self) -> bool:
@@ -28,6 +35,10 @@ class Asked:
         return self._asked >= 2
 
     def __call__(self, signum: int, frame: object) -> None:
+        now = time.monotonic()
+        if self._asked and _PASSED_ON in os.environ and now - self._at < _TOGETHER:
+            return
+        self._at = now
         self._asked += 1
         if self._asked == self._at_once:
             os._exit(INTERRUPTED)

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -163,6 +164,32 @@ def thaw(tree: str, tensors: dict[str, torch.Tensor]) -> Any:
         return _PAIRS[kind]({decode(key): decode(entry) for key, entry in found})
 
     return decode(json.loads(tree))
+
+
+def packed(tree: Any) -> bytes:
+    """A tree as bytes, for another process."""
+    frozen = freeze(tree)
+    tensors = {
+        name: (
+            str(tensor.dtype).removeprefix("torch."),
+            tensor.shape,
+            tensor.reshape(-1).view(torch.uint8).numpy().tobytes(),
+        )
+        for name, tensor in frozen.tensors.items()
+    }
+    return msgspec.msgpack.encode((frozen.tree, tensors))
+
+
+def unpacked(data: bytes) -> Any:
+    """The tree that was packed."""
+    tree, tensors = msgspec.msgpack.decode(data)
+    return thaw(
+        tree,
+        {
+            name: torch.tensor(list(content), dtype=torch.uint8).view(getattr(torch, dtype)).reshape(shape)
+            for name, (dtype, shape, content) in tensors.items()
+        },
+    )
 
 
 # --- files --------------------------------------------------------------------------------------------------

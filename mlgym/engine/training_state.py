@@ -20,6 +20,7 @@ from mlgym.engine import state_files
 from mlgym.errors import ConfigError, DamagedError, MLgymError
 from mlgym.parts.evaluator import Evaluation
 from mlgym.parts.optimizers import OptimizerBundle
+from mlgym.parts.seeds import diverge
 from mlgym.specs import Checkpoint
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Resumed(NamedTuple):
     """Early stopping had ended it."""
     evaluation: Evaluation | None
     """The scores of `epoch`; None within an epoch."""
+    processes: int
+    """That have trained it so far."""
 
 
 def generators(device: torch.device) -> dict[str, Any]:
@@ -72,22 +75,37 @@ def capture(
     evaluation: Evaluation | None = None,
     stopped: bool = False,
 ) -> dict[str, Any]:
-    """A tree for each file of a checkpoint; `drawn` are the generators' states to go on with."""
+    """A tree for each file of a checkpoint; `drawn` are the generators' states to go on with.
+
+    Where several processes train together all call it, and the main process's tree is the one that holds everything.
+    """
+    own = {
+        "generators": dict(drawn),
+        "components": {name: component.state_dict() for name, component in parts.stateful().items()},
+    }
+    several = parts.backend.part.size > 1
+    others = parts.backend.collected(state_files.packed(own)) if several else []
+    if parts.backend.is_sharded:
+        from mlgym.parts import sharded
+
+        model, optimizer = sharded.state(parts.model, parts.optimizer)
+    else:
+        model, optimizer = dict(parts.model.state_dict()), parts.optimizer.state_dict()
     return {
-        MODEL: dict(parts.model.state_dict()),
-        OPTIMIZER: parts.optimizer.state_dict(),
+        MODEL: model,
+        OPTIMIZER: optimizer,
         SCHEDULE: parts.schedule.scheduler.state_dict() if parts.schedule else None,
         COMPONENTS: {
             "epoch": epoch,
             "batch": batch,
             "stopped": stopped,
             "evaluation": evaluation and [list(evaluation.losses.items()), list(evaluation.metrics.items())],
-            "generators": dict(drawn),
             "backend": parts.backend.state_dict(),
             "trainer": parts.trainer.state_dict(),
             "early_stopping": _state(parts.early_stopping),
             "checkpointing": _state(parts.checkpointing),
-            "components": {name: component.state_dict() for name, component in parts.stateful().items()},
+            **own,
+            **({"others": [state_files.unpacked(state) for state in others]} if several else {}),
         },
     }
 
@@ -114,21 +132,35 @@ def restore(parts: Parts, checkpoint: Checkpoint) -> Resumed:
     _refuse_other_parameters(parts.model.state_dict(), model, folder)
     state = state_files.read(folder / COMPONENTS)
     try:
-        parts.model.load_state_dict(model)
+        if parts.backend.is_sharded:
+            from mlgym.parts import sharded
+
+            sharded.load_model(parts.model, model)
+        else:
+            parts.model.load_state_dict(model)
         if parts.schedule:  # before the optimizer's: loading it writes learning rates into the optimizer
             schedule = (folder / SCHEDULE).read_text()
             parts.schedule.scheduler.load_state_dict(state_files.thaw(schedule, {}))
-        _load_optimizer(parts.optimizer, state_files.read(folder / OPTIMIZER))
+        optimizer = state_files.read(folder / OPTIMIZER)
+        if parts.backend.is_sharded:
+            sharded.load_optimizer(parts.model, parts.optimizer, optimizer)
+        else:
+            _load_optimizer(parts.optimizer, optimizer)
         parts.backend.load_state_dict(state["backend"])
         parts.trainer.load_state_dict(state["trainer"])
         _set_state(parts.early_stopping, state["early_stopping"])
         _set_state(parts.checkpointing, state["checkpointing"])
+        of_process = [state, *state.get("others", [])]
+        rank = parts.backend.part.rank
+        own = of_process[rank if rank < len(of_process) else 0]
         for name, component in parts.stateful().items():
-            component.load_state_dict(state["components"][name])
-        set_generators(state["generators"], parts.backend.device)  # last: loading may draw
+            component.load_state_dict(own["components"][name])
+        set_generators(own["generators"], parts.backend.device)  # last: loading may draw
+        if rank >= len(of_process):  # fewer have trained it so far
+            diverge(rank)
         scores = state["evaluation"]
         evaluation = Evaluation(losses=dict(scores[0]), metrics=dict(scores[1])) if scores else None
-        return Resumed(state["epoch"], state["batch"], state["stopped"], evaluation)
+        return Resumed(state["epoch"], state["batch"], state["stopped"], evaluation, len(of_process))
     except MLgymError:
         raise
     except OSError as error:

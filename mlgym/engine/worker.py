@@ -29,9 +29,11 @@ from mlgym.engine import experiment
 from mlgym.engine.checking import Checked, check
 from mlgym.engine.checkpoints import Checkpoints
 from mlgym.engine.dividing import divide
-from mlgym.engine.executor import DEVICE_ERROR, Blueprint
+from mlgym.engine.executor import DEVICE_ERROR, Blueprint, Failure
 from mlgym.engine.provenance import gpus, host
+from mlgym.engine.ranks import Rank, join, leave
 from mlgym.errors import InputError, StorageError, tell
+from mlgym.parts.backend import Backend
 from mlgym.plan.folds import CrossValidation, NestedCrossValidation
 from mlgym.processes import line_buffer_c_output
 from mlgym.record.events import JobState, JobStatus, Payload, plain
@@ -63,20 +65,24 @@ def run_job(
     paths: RunPaths,
     source: str,
     registry: Registry,
-    on: torch.device,
+    on: torch.device | Backend,
     stop_requested: Callable[[], bool],
     opened: Callable[[Spool], None] = lambda _: None,
 ) -> JobState:
     """Run the experiment and record everything in the spool `source`, its end as the last event; returns how it ended.
 
-    An exception of the experiment becomes FAILED with its stack trace. `KeyboardInterrupt` and the like end the
-    job as STOPPED and are raised again; so is a `StorageError`, when nothing can be recorded any more.
+    An exception of the experiment becomes FAILED with its stack trace; where several processes train together it is
+    raised again, as it may be about another's death. `KeyboardInterrupt` and the like end the job as STOPPED and are
+    raised again; so is a `StorageError`, when nothing can be recorded any more.
     """
+    backend = Backend.on(on)
     started = _now()
     if spec.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
         torch.use_deterministic_algorithms(True)
-    inexact = "CUDA kernels that are not deterministic" if on.type == "cuda" and not spec.deterministic else None
+    inexact = (
+        "CUDA kernels that are not deterministic" if backend.device.type == "cuda" and not spec.deterministic else None
+    )
 
     def status(
         state: JobState,
@@ -93,7 +99,7 @@ def run_job(
             start_epoch=spec.start.epoch if spec.start else 0,
             starting_time=started,
             finishing_time=finished,
-            device=str(on),
+            device=str(backend),
             host=host(),
             num_threads=torch.get_num_threads(),
             inexact=inexact if state == "RUNNING" else None,
@@ -113,21 +119,17 @@ def run_job(
                 msgspec.json.format(msgspec.json.encode(plain(spec.config)), indent=2),
             )
             checkpoints = Checkpoints(paths.experiment(spec.experiment_id), spec, emit)
-            parts = experiment.build(spec, registry, on)
+            parts = experiment.build(spec, registry, backend)
             try:
                 outcome = experiment.run(spec, parts, emit, stop_requested, checkpoints)
             finally:
                 checkpoints.wait()
         except (Exception, SystemExit) as error:  # sys.exit() in user code is a failure of that experiment
-            if isinstance(error, StorageError):
+            if isinstance(error, StorageError) or backend.part.size > 1:
                 raise
             state = "FAILED"
-            stacktrace = encodable(traceback.format_exc())
-            last = stacktrace.strip().rpartition("\n")[2]
-            reason = DEVICE_ERROR if is_device_error(error) else None
-            emit(status("FAILED", _now(), reason=reason, error=last, stacktrace=stacktrace))
-            with suppress(OSError), paths.output(spec.experiment_id).open("ab") as file:
-                file.write(stacktrace.encode())
+            failure = failure_of(error, paths.output(spec.experiment_id))
+            emit(status("FAILED", _now(), reason=failure.reason, error=failure.error, stacktrace=failure.stacktrace))
         except BaseException:
             emit(status("STOPPED", _now(), reason="interrupted"))
             raise
@@ -135,6 +137,15 @@ def run_job(
             state = outcome.status
             emit(status(state, _now(), reason=outcome.reason))
     return state
+
+
+def failure_of(error: BaseException, output: Path) -> Failure:
+    """What the exception being handled says; its stack trace goes to the end of `output` as well."""
+    stacktrace = encodable(traceback.format_exc())
+    with suppress(OSError), output.open("ab") as file:
+        file.write(stacktrace.encode())
+    last = stacktrace.strip().rpartition("\n")[2]
+    return Failure(last, stacktrace, DEVICE_ERROR if is_device_error(error) else None)
 
 
 def is_device_error(error: BaseException) -> bool:
@@ -189,6 +200,53 @@ def job(
     return 0
 
 
+def rank_job(
+    channel: socket.socket,
+    registry: Registry,
+    spec: ExperimentSpec,
+    paths: RunPaths,
+    source: str,
+    num_threads: int,
+    beat: float,
+    rank: Rank,
+) -> int:
+    """As `job`, in one of several processes that train together; only the first records, and talks of getting on.
+
+    x and a `Failure`: an exception in this process. The scheduler judges what it means, because it knows which other
+    process has died.
+    """
+    _settle(spec.num_threads or num_threads)
+    output = paths.output(spec.experiment_id)
+    _redirect_output(output, 1 if rank.number else spec.attempt)
+    try:
+        join(rank, channel)
+        channel.setblocking(False)
+        talk = _Talk(channel, beat)
+        backend = accelerated(rank)
+        if backend.is_main:
+            run_job(spec, paths, source, registry, backend, talk.stop_requested, talk.opened)
+        else:
+            experiment.run(spec, experiment.build(spec, registry, backend), lambda _: None, lambda: False)
+    except StorageError as error:
+        tell(f"nothing can be recorded any more: {error}")
+        return 74  # EX_IOERR
+    except (Exception, SystemExit) as error:
+        channel.settimeout(5)
+        channel.sendall(b"x" + msgspec.json.encode(failure_of(error, output)))
+        return 70  # EX_SOFTWARE
+    leave()
+    with suppress(OSError):
+        channel.send(b"e")
+    return 0
+
+
+def accelerated(rank: Rank) -> Backend:
+    """Where this process trains, which Accelerate decides."""
+    from mlgym.parts.accelerated import Accelerated
+
+    return Accelerated(rank.find_unused_parameters)
+
+
 class _Talk:
     """The job's end of its channel. A byte that finds no room is dropped: training never waits for the scheduler."""
 
@@ -240,12 +298,16 @@ def _redirect_output(path: Path, attempt: int) -> None:
     faulthandler.register(signal.SIGTERM, 2, all_threads=True, chain=True)  # says where a hung job hung
 
 
-def check_job(channel: socket.socket, registry: Registry, specs: list[ExperimentSpec], index: int | None) -> None:
+def check_job(channel: socket.socket, registry: Registry, specs: list[ExperimentSpec], on: int | Rank | None) -> None:
     """`check` on throw-away parts, so that the server never touches a device. Sends a `Checked`."""
     _settle(1)
     before = set(sys.modules)
     try:
-        found = check(specs, registry, device(index))
+        if isinstance(on, Rank):
+            join(on, channel)
+            found = check(specs, registry, partial(accelerated, on))
+        else:
+            found = check(specs, registry, device(on))
     except InputError as error:
         found = Checked(error=error)
     channels.send(channel, found._replace(modules=_shareable(set(sys.modules) - before)))
@@ -263,7 +325,7 @@ def divide_job(
 
 
 _SHAREABLE = sys.stdlib_module_names | {
-    *("mlgym", "numpy", "PIL", "safetensors", "scipy", "sklearn", "torch", "torchmetrics", "torchvision"),
+    *("accelerate", "mlgym", "numpy", "PIL", "safetensors", "scipy", "sklearn", "torch", "torchmetrics", "torchvision"),
     *("joblib", "threadpoolctl"),
 }
 

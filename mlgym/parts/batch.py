@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,6 +20,9 @@ class Batch:
     targets: dict[str, torch.Tensor]
     tags: Any = None
     predictions: dict[str, torch.Tensor] = field(default_factory=dict)
+    share: float = 1.0
+    """Where processes divide a batch: what the mean over this part counts for in the mean over the parts, so that it
+    is that over all samples. 0 is a part without samples, which holds one of another's for its shape."""
 
     def __len__(self) -> int:
         return len(next(iter(self.targets.values()))) if self.targets else len(self.samples)
@@ -28,7 +31,32 @@ class Batch:
         """This batch on `device`; on the CPU, itself."""
         if device.type == "cpu":
             return self
-        return Batch(move(self.samples, device), move(self.targets, device), self.tags, move(self.predictions, device))
+        return Batch(
+            move(self.samples, device),
+            move(self.targets, device),
+            self.tags,
+            move(self.predictions, device),
+            self.share,
+        )
+
+
+class Part(NamedTuple):
+    """Which of the processes that divide every batch among themselves."""
+
+    rank: int = 0
+    size: int = 1
+
+    def bounds(self, count: int) -> tuple[int, int]:
+        """Which of `count` samples are this part's: from, to. Parts differ by one sample at most."""
+        return count * self.rank // self.size, count * (self.rank + 1) // self.size
+
+    def share(self, count: int) -> float:
+        """As `Batch.share`, of a batch of `count` samples."""
+        start, stop = self.bounds(count)
+        return (stop - start) * self.size / count
+
+
+WHOLE = Part()
 
 
 def move(value: Any, device: torch.device) -> Any:

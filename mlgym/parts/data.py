@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mlgym.errors import ConfigError, ConfigPath, one_of
-from mlgym.parts.batch import Batch
+from mlgym.parts.batch import WHOLE, Batch, Part
 from mlgym.parts.datasets import Columns, Item, Splits, labels
 from mlgym.parts.seeds import derive, drawing, generator
 from mlgym.processes import die_with_parent
@@ -120,10 +120,10 @@ class Loader:
     def num_evaluation_batches(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 
-    def training_batches(self, pass_: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of pass `pass_` (counted from 0), from number `start` on."""
+    def training_batches(self, pass_: int, start: int = 0, part: Part = WHOLE) -> Iterator[Batch]:
+        """The batches of pass `pass_` (counted from 0), from number `start` on; of each, `part`."""
         batches = list(self._order(pass_).split(self.batch_size))[start : len(self)]
-        return self._batches("training", pass_, batches, start)
+        return self._divided("training", pass_, batches, start, part)
 
     def _order(self, pass_: int) -> torch.Tensor:
         size = len(self.dataset)
@@ -137,17 +137,33 @@ class Loader:
         drawn = torch.rand(size, generator=generator(self.seed, pass_), dtype=torch.float64) * self._cumulated[-1]
         return torch.searchsorted(self._cumulated, drawn, right=True).clamp_(max=size - 1)
 
-    def evaluation_batches(self) -> Iterator[Batch]:
-        """Every sample once, in the order of the split."""
-        if self._columns:
+    def evaluation_batches(self, part: Part = WHOLE) -> Iterator[Batch]:
+        """Every sample once, in the order of the split; of each batch, `part`."""
+        if self._columns and part.size == 1:
             slices = [slice(i, i + self.batch_size) for i in range(0, len(self.dataset), self.batch_size)]
-            return self._taken(self._columns, "evaluation", 0, slices, 0)
-        return self._batches("evaluation", 0, list(torch.arange(len(self.dataset)).split(self.batch_size)), 0)
+            return self._taken(self._columns, "evaluation", 0, slices, 0, 0)
+        batches = list(torch.arange(len(self.dataset)).split(self.batch_size))
+        return self._divided("evaluation", 0, batches, 0, part)
 
-    def _batches(self, kind: str, pass_: int, batches: list[torch.Tensor], start: int) -> Iterator[Batch]:
+    def _divided(self, kind: str, pass_: int, batches: list[torch.Tensor], start: int, part: Part) -> Iterator[Batch]:
+        if part.size == 1:
+            return self._batches(kind, pass_, batches, start, 0)
+        return self._parts(kind, pass_, batches, start, part)
+
+    def _parts(self, kind: str, pass_: int, batches: list[torch.Tensor], start: int, part: Part) -> Iterator[Batch]:
+        parts = []
+        for rows in batches:
+            first, end = part.bounds(len(rows))
+            parts.append(rows[first:end] if first < end else rows[:1])
+        shares = [part.share(len(rows)) for rows in batches]
+        for batch, share in zip(self._batches(kind, pass_, parts, start, part.rank), shares, strict=True):
+            batch.share = share
+            yield batch
+
+    def _batches(self, kind: str, pass_: int, batches: list[torch.Tensor], start: int, rank: int) -> Iterator[Batch]:
         if self._columns:
-            return self._taken(self._columns, kind, pass_, batches, start)
-        keys: list[Any] = [_Key(kind, pass_, start + i, rows.tolist()) for i, rows in enumerate(batches)]
+            return self._taken(self._columns, kind, pass_, batches, start, rank)
+        keys: list[Any] = [_Key(kind, pass_, start + i, rank, rows.tolist()) for i, rows in enumerate(batches)]
         fetch = _Fetch(self.dataset, self._collate, self.seed)
         if not self._options.get("num_workers") and not self._options.get("pin_memory"):
             return map(fetch.__getitems__, keys)  # what a DataLoader does as well, 30 us a batch faster
@@ -168,7 +184,13 @@ class Loader:
         return iter(kept)
 
     def _taken(
-        self, columns: Callable[..., Batch], kind: str, pass_: int, batches: Sequence[torch.Tensor | slice], start: int
+        self,
+        columns: Callable[..., Batch],
+        kind: str,
+        pass_: int,
+        batches: Sequence[torch.Tensor | slice],
+        start: int,
+        rank: int,
     ) -> Iterator[Batch]:
         """Whole batches by indexing."""
         if type(self._collate) is Collator:  # which draws nothing
@@ -176,18 +198,24 @@ class Loader:
                 yield columns(*self.dataset.take(rows))
             return
         for i, rows in enumerate(batches):
-            with drawing(derive(self.seed, kind, pass_, start + i)):
+            with drawing(_seed(self.seed, kind, pass_, start + i, rank)):
                 batch = columns(*self.dataset.take(rows))
             yield batch
 
 
 class _Key(NamedTuple):
-    """A batch: its kind, pass and number, and the rows that it consists of."""
+    """A batch: its kind, pass and number, whose part of it this is, and the rows that it consists of."""
 
     kind: str
     pass_: int
     number: int
+    rank: int
     rows: list[int]
+
+
+def _seed(seed: int, kind: str, pass_: int, number: int, rank: int) -> int:
+    """For what is drawn in a batch; every part of it draws something else."""
+    return derive(seed, kind, pass_, number, *([rank] if rank else []))
 
 
 class _Fetch(Dataset[Batch]):
@@ -200,7 +228,7 @@ class _Fetch(Dataset[Batch]):
         self._seed = seed
 
     def __getitems__(self, key: _Key) -> Batch:
-        with drawing(derive(self._seed, key.kind, key.pass_, key.number)):
+        with drawing(_seed(self._seed, key.kind, key.pass_, key.number, key.rank)):
             many = getattr(self._dataset, "__getitems__", None)
             return self._collate(many(key.rows) if many else [self._dataset[row] for row in key.rows])
 

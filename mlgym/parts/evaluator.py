@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mlgym.errors import ConfigError, ConfigPath, one_of
-from mlgym.parts.backend import Backend
+from mlgym.parts.backend import Backend, Predicted, Published
 from mlgym.parts.batch import Batch
 from mlgym.parts.data import Loader
 from mlgym.parts.losses import Loss, LossMean, loss
@@ -22,9 +22,6 @@ from mlgym.parts.postprocessing import PostProcessor, subscribed
 from mlgym.parts.table import Table
 
 _CHUNK = 1 << 20  # elements of predictions and targets that wait to be scored together: 4 MB of floats
-
-
-Published = dict[str, torch.Tensor]
 
 
 class Step(NamedTuple):
@@ -63,9 +60,11 @@ class Evaluator:
     def evaluate(self, backend: Backend, one_batch: bool = False) -> Generator[Step, None, Evaluation]:
         """Evaluate every split (or only its first batch), yielding after each batch; returns the scores."""
         result = Evaluation({}, {})
+        backend.same_buffers(self.component.model)
         for split in self.component.loaders:
             yield from self.component.evaluate(split, backend, result, one_batch)
-        return result
+        metrics, losses = backend.agreed([list(result.metrics.items()), list(result.losses.items())])
+        return Evaluation({(t, s): score for (t, s), score in metrics}, {(t, s): score for (t, s), score in losses})
 
 
 class EvalComponent:
@@ -111,14 +110,14 @@ class EvalComponent:
     ) -> Generator[Step, None, None]:
         """Add the scores of `split` to `result`, yielding after each batch."""
         self.model.eval()
-        scoring = _Scoring(self, split)
+        scoring = _Scoring(self, split, backend)
         loader = self.loaders[split]
         num_batches = loader.num_evaluation_batches
-        for number, read in enumerate(loader.evaluation_batches(), 1):
+        for number, read in enumerate(loader.evaluation_batches(backend.part), 1):
             batch = backend.batch(read)
             with torch.no_grad():
                 predictions = self._publish(self.model(batch.samples))
-            scoring.add(predictions, batch.targets)
+            scoring.add(*((predictions, batch.targets) if batch.share else (_none(predictions), _none(batch.targets))))
             yield Step(split, number, num_batches)
             if one_batch:
                 break
@@ -128,27 +127,39 @@ class EvalComponent:
 class _Scoring:
     """Losses and metrics of one split while its batches come in."""
 
-    def __init__(self, component: EvalComponent, split: str) -> None:
+    def __init__(self, component: EvalComponent, split: str, backend: Backend) -> None:
         self.split = split
+        self._backend = backend
         self._processors = [applied for applied in component.post_processors if split in applied.splits]
         self._losses = [applied for applied in component.losses if split in applied.splits]
         self._metrics = [applied for applied in component.metrics if split in applied.splits]
         self._accumulators = [component.accumulator(applied.part, split) for applied in self._metrics]
         self._means = [LossMean(applied.part) for applied in self._losses]
-        self._waiting: list[tuple[Published, Published]] = []
+        self._waiting: Predicted = []
         self._size = 0
+        self._at_most: int | None = None
+        """Where there are several processes, the number of batches that wait: all must come here together."""
 
     def add(self, predictions: Published, targets: Published) -> None:
         self._waiting.append((predictions, targets))
         for tensor in (*predictions.values(), *targets.values()):
             self._size += tensor.numel()
-        if self._size >= _CHUNK:
+        if self._backend.part.size == 1:
+            full = self._size >= _CHUNK
+        else:
+            if self._at_most is None:
+                self._at_most = self._backend.agreed(max(1, _CHUNK // max(1, self._size * self._backend.part.size)))
+            full = len(self._waiting) == self._at_most
+        if full:
             self._score_waiting()
 
     @torch.no_grad()
     def _score_waiting(self) -> None:
         waiting, self._waiting, self._size = self._waiting, [], 0
         if not waiting:
+            return
+        waiting = self._backend.gathered(waiting)
+        if not waiting:  # the main process has them
             return
         try:
             predictions, targets = _joined([p for p, _ in waiting]), _joined([t for _, t in waiting])
@@ -169,6 +180,8 @@ class _Scoring:
 
     def finish(self, result: Evaluation) -> None:
         self._score_waiting()
+        if not self._backend.is_main:
+            return
         for mean in self._means:
             for tag, score in mean.compute().items():
                 result.losses[tag, self.split] = score
@@ -187,6 +200,11 @@ def _at(applied: Applied, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except ConfigError as error:
         raise error.inside(*applied.at) from None
+
+
+def _none(published: Published) -> Published:
+    """The same without a sample: they were another process's."""
+    return {key: value[:0] for key, value in published.items()}
 
 
 def _joined(parts: list[Published]) -> Published:

@@ -61,6 +61,16 @@ class Function:
     def __call__(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return self._compute(prediction, target, self._in_training)
 
+    def sum_and_weight(self, prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, Weight | None]:
+        """For training on a part of a batch: what adds up over the parts, and what the whole is divided by; None: by
+        nothing."""
+        if self._in_training == "sum":
+            return self._compute(prediction, target, "sum"), None
+        if self._weigh:
+            return self._compute(prediction, target, "sum"), self._weigh(prediction, target)
+        count = samples_in(target)
+        return self._compute(prediction, target, "mean") * count, count
+
     def mean_and_weight(self, prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, Weight]:
         mean = self._compute(prediction, target, "mean")
         return unless_nothing_counts(mean, self._weigh(prediction, target) if self._weigh else samples_in(target))
@@ -251,6 +261,13 @@ class LP:
     ) -> torch.Tensor:
         total, count = self._total(prediction, target, classes)
         return total / _at_least_one(count) if self._average else total
+
+    def sum_and_weight(
+        self, prediction: torch.Tensor, target: torch.Tensor, classes: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Weight | None]:
+        """As that of `Function`."""
+        total, count = self._total(prediction, target, classes)
+        return total, count if self._average else None
 
     def mean_and_weight(
         self, prediction: torch.Tensor, target: torch.Tensor, classes: torch.Tensor | None = None

@@ -54,20 +54,37 @@ class Loss:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """What training minimises: a scalar. Raises `ConfigError` where shapes or keys do not fit."""
         if self.function is None:
-            return self._sum(batch)
-        prediction = subscribed(batch.predictions, self.prediction_key)
-        target = subscribed(batch.targets, self.target_key)
-        if self.selection_key is None:
-            value = self.function(prediction, target)
-        else:
-            value = self.function(prediction, target, subscribed(batch.targets, self.selection_key))
+            return self._sum(lambda term: term(batch))
+        value = self.function(*self._arguments(batch))
         return value if value.ndim == 0 else value.mean()
 
-    def _sum(self, batch: Batch) -> torch.Tensor:
+    def of_part(self, batch: Batch, size: int, total: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The same where `batch` is but a part, one of `size`: the mean of this over all parts is the loss of the
+        whole batch. `total` adds a number up over the parts."""
+        if self.function is None:
+            return self._sum(lambda term: term.of_part(batch, size, total))
+        own: Callable[..., tuple[torch.Tensor, Weight | None]] | None = getattr(self.function, "sum_and_weight", None)
+        if own is None:
+            return self(batch) * batch.share
+        value, weight = own(*self._arguments(batch))
+        counts = size if batch.share else 0.0
+        if weight is None:
+            return value * counts
+        if isinstance(weight, torch.Tensor):
+            return value * (counts / total(weight * bool(batch.share)))
+        return value * (batch.share / weight)
+
+    def _arguments(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        prediction = subscribed(batch.predictions, self.prediction_key)
+        target = subscribed(batch.targets, self.target_key)
+        further = () if self.selection_key is None else (subscribed(batch.targets, self.selection_key),)
+        return (prediction, target, *further)
+
+    def _sum(self, of: Callable[[Loss], torch.Tensor]) -> torch.Tensor:
         total: torch.Tensor | None = None
         for i, term in enumerate(self.terms):
             try:
-                value = term(batch) * term.weight
+                value = of(term) * term.weight
             except ConfigError as error:
                 raise error.inside("terms", i) from None
             total = value if total is None else total + value
@@ -88,9 +105,7 @@ class Loss:
         """
         if self.function is None:
             raise TypeError(f"the sum {self.tag!r} has no weight of its own; use LossMean")
-        prediction = subscribed(batch.predictions, self.prediction_key)
-        target = subscribed(batch.targets, self.target_key)
-        further = () if self.selection_key is None else (subscribed(batch.targets, self.selection_key),)
+        prediction, target, *further = self._arguments(batch)
         own: Callable[..., tuple[torch.Tensor, Weight]] | None = getattr(self.function, "mean_and_weight", None)
         if own is not None:
             return own(prediction, target, *further)

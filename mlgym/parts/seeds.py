@@ -30,6 +30,12 @@ def seed_everything(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+def diverge(rank: int) -> None:
+    """Let process `rank` of several, whose generators are all in one state, draw other numbers than the others do."""
+    if rank:
+        seed_everything(derive(random.getrandbits(62), rank))
+
+
 _for_drawing = np.random.MT19937(0)
 
 

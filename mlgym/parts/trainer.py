@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class Trainer:
         self.batches = 0
         self.stepped = False
         """Whether the last batch ended in an optimizer step."""
-        self._forward = torch.compile(model, dynamic=False) if train_component.compile else model
+        self._forward: Callable[..., Any] | None = None
         self._publish = publisher(model)
 
     def state_dict(self) -> dict[str, int]:
@@ -114,17 +114,23 @@ class Trainer:
         `start` of them have been trained on before, and ended in an optimizer step.
         """
         self.model.train()
+        if self._forward is None:
+            trained = backend.trained(self.model)
+            self._forward = torch.compile(trained, dynamic=False) if self.component.compile else trained
+        accumulated = backend.accumulated(self.component.accumulate_batches)
         done = last = start
         group = 0
         wanted = num_batches or len(self.loader)
         while done < wanted:
-            for batch in self.loader.training_batches(self.passes, self.batches):
+            for batch in self.loader.training_batches(self.passes, self.batches, backend.part):
                 if done == last:
-                    group = min(self.component.accumulate_batches, wanted - done)
+                    group = min(accumulated, wanted - done)
                     last = done + group
                     optimizer.zero_grad(set_to_none=True)
                 done += 1
                 self.stepped = done == last
+                if accumulated > 1:
+                    backend.last_of_step(self.stepped)
                 if isinstance(optimizer, torch.optim.LBFGS):
                     self._step_with_closure(backend.batch(batch), backend, optimizer)
                 else:
@@ -140,29 +146,35 @@ class Trainer:
 
     def _backward(self, batch: Batch, backend: Backend, group: int) -> torch.Tensor:
         """Add the gradients of one batch out of `group`; returns its loss."""
-        if self.component.precision == "fp32":
-            loss = self.loss(batch)
+        precision = backend.precision(self.component.precision)
+        if precision == "fp32":
+            loss = self.loss(batch, backend)
         else:
-            with backend.autocast(self.component.precision):
-                loss = self.loss(batch)
+            with backend.autocast(precision):
+                loss = self.loss(batch, backend)
         backend.backward(loss if group == 1 else loss / group)
         return loss
 
     def _step_with_closure(self, batch: Batch, backend: Backend, optimizer: torch.optim.LBFGS) -> None:
         """LBFGS evaluates the loss of one batch several times in one step."""
         component = self.component
-        if component.accumulate_batches > 1 or component.max_grad_norm is not None or component.precision == "fp16":
+        if (
+            backend.accumulated(component.accumulate_batches) > 1
+            or component.max_grad_norm is not None
+            or component.precision == "fp16"
+        ):
             raise ConfigError("LBFGS goes with neither accumulate_batches, max_grad_norm nor fp16")
 
         def closure() -> float:
             optimizer.zero_grad(set_to_none=True)
-            return float(self._backward(batch, backend, 1).detach())
+            return float(backend.mean(self._backward(batch, backend, 1).detach()))
 
         optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch, backend: Backend) -> torch.Tensor:
         """The loss of the model on `batch`, a scalar. Raises `ConfigError` where the configuration does not fit."""
+        assert self._forward is not None
         batch.predictions = self._publish(self._forward(batch.samples))
         for process in self.component.post_processors:
             process(batch.predictions)
-        return self.component.loss(batch)
+        return backend.loss(self.component.loss, batch)

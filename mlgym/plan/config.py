@@ -242,13 +242,9 @@ class MainProcess(_Strict, frozen=True, tag_field="type", tag="main_process"):
     config: MainProcessConfig = MainProcessConfig()
 
 
-class MultiprocessingConfig(_Strict, frozen=True):
-    """Times in seconds."""
+class JobsConfig(_Strict, frozen=True):
+    """How jobs are watched and tried again. Times in seconds."""
 
-    process_count: int | None = None
-    """Jobs at a time; default: one (or `jobs_per_device`) for each device, on the CPU one for each core."""
-    computation_device_ids: list[int] = []
-    jobs_per_device: int | None = None
     max_retries: int = 2
     retry_delay: float = 1.0
     """Before the first retry; twice as long before each further one."""
@@ -259,8 +255,28 @@ class MultiprocessingConfig(_Strict, frozen=True):
     """How long a job may go without finishing a batch before it counts as hung."""
 
 
+class MultiprocessingConfig(JobsConfig, frozen=True):
+    process_count: int | None = None
+    """Jobs at a time; default: one (or `jobs_per_device`) for each device, on the CPU one for each core."""
+    computation_device_ids: list[int] = []
+    jobs_per_device: int | None = None
+
+
 class Multiprocessing(_Strict, frozen=True, tag_field="type", tag="multiprocessing"):
     config: MultiprocessingConfig = MultiprocessingConfig()
+
+
+class AccelerateConfig(JobsConfig, frozen=True):
+    """What Accelerate's launcher or its config file does not say."""
+
+    num_processes: int | None = None
+    """That train an experiment together; default: as many as the launcher was asked for, or one."""
+    find_unused_parameters: bool = False
+    """For models of which a training step may leave a part unused: DistributedDataParallel then looks for it."""
+
+
+class Accelerate(_Strict, frozen=True, tag_field="type", tag="accelerate"):
+    config: AccelerateConfig = AccelerateConfig()
 
 
 class LoggingConfig(_Strict, frozen=True):
@@ -277,7 +293,7 @@ class RunConfig(_Strict, frozen=True):
     """`run_config.yml`: what to do, where, and where to log."""
 
     run_configuration: Train | Warmstart
-    environment: MainProcess | Multiprocessing = MainProcess()
+    environment: MainProcess | Multiprocessing | Accelerate = MainProcess()
     logging: LoggingConfig = LoggingConfig()
 
 
@@ -309,12 +325,16 @@ def _check_numbers(config: RunConfig) -> None:
     if isinstance(config.environment, MainProcess):
         _at_least(0, where, computation_device_id=config.environment.config.computation_device_id)
         return
-    many = config.environment.config
-    _at_least(1, where, process_count=many.process_count, jobs_per_device=many.jobs_per_device)
-    _at_least(0, where, max_retries=many.max_retries, retry_delay=many.retry_delay)
-    for key, seconds in (("job_timeout", many.job_timeout), ("progress_timeout", many.progress_timeout)):
+    jobs: JobsConfig = config.environment.config
+    _at_least(0, where, max_retries=jobs.max_retries, retry_delay=jobs.retry_delay)
+    for key, seconds in (("job_timeout", jobs.job_timeout), ("progress_timeout", jobs.progress_timeout)):
         if seconds is not None and not seconds > 0:
             raise ConfigError(f"must be more than 0, not {seconds:g}", (*where, key))
+    if isinstance(config.environment, Accelerate):
+        _at_least(1, where, num_processes=config.environment.config.num_processes)
+        return
+    many = config.environment.config
+    _at_least(1, where, process_count=many.process_count, jobs_per_device=many.jobs_per_device)
     if many.jobs_per_device is not None and not many.computation_device_ids:
         raise ConfigError(
             "needs computation_device_ids; on the CPU, process_count says it all", (*where, "jobs_per_device")

@@ -233,7 +233,7 @@ def test_dividing_builds_the_data_once_and_nothing_else(
     monkeypatch.setenv("MLGYM_TEST_NOTES", str(grid.folder / "notes"))
     plan = read_plan(*read_run_config(grid.folder / "run_config.yml"))
     assert not (grid.folder / "notes").exists()  # planning builds nothing
-    with executor(plan.run_config, blueprint) as started:
+    with executor(plan.run_document, plan.run_config, blueprint) as started:
         assert isinstance(started, InProcess)
         found = divided(plan, started)
         assert divided(found, started) is found
