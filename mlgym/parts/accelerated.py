@@ -214,6 +214,8 @@ class _Agreeing:
 
 def _refuse(accelerator: Any) -> None:
     """Raises `InputError` for ways of training that checkpoints or steps of ours do not go with."""
+    if (precision := accelerator.mixed_precision) not in ("no", "fp16", "bf16", "fp8"):
+        raise InputError(f"there is no mixed_precision {precision!r}, which Accelerate is set to")
     kind = accelerator.distributed_type.value
     if kind in ("DEEPSPEED", "MEGATRON_LM"):
         raise InputError(

@@ -71,7 +71,8 @@ class Loss:
         if weight is None:
             return value * counts
         if isinstance(weight, torch.Tensor):
-            return value * (counts / total(weight * bool(batch.share)))
+            whole = total(weight * bool(batch.share))
+            return value * counts / whole.masked_fill(whole == 0, 1)  # where nothing counts, the sum is 0 as well
         return value * (batch.share / weight)
 
     def _arguments(self, batch: Batch) -> tuple[torch.Tensor, ...]:
