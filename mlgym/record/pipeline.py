@@ -31,6 +31,8 @@ _PORT = 17.0
 _MAX_WIDTH = 250.0
 _MAX_LABEL = 150.0
 _MAX_SWEPT = 4
+_MAX_LETTERS = 300
+"""No more of a text are looked at: a log may hold a name of megabytes."""
 _MARGIN = 8.0
 
 
@@ -320,7 +322,7 @@ def measure(text: str, kind: str) -> float:
 
 def fit(text: str, kind: str, width: float) -> str:
     """`text` on one line, cut to so many pixels."""
-    text = _text(text)
+    text = _text(text)[:_MAX_LETTERS]
     if measure(text, kind) <= width:
         return text
     low, high = 0, len(text)

@@ -119,7 +119,7 @@ def mermaid(of: Pipeline) -> str:
 
 def _entities(text: str) -> str:
     """Nothing that Mermaid, or the Markdown or HTML in its labels, could take for more than a letter."""
-    text = _NO_XML.sub("\ufffd", " ".join(text.split()))
+    text = _NO_XML.sub("\ufffd", " ".join(text.split())).replace("$$", "$ $")  # a formula, also when spelled otherwise
     return re.sub(r"[^\w ,:·…-]|(?<!\w)_|_(?!\w)|^-", lambda match: f"#{ord(match[0])};", text)
 
 
