@@ -16,6 +16,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+_WORK = 100_000
+"""Vertices and segments that each of the slow steps looks at, in all its rounds: a large graph is drawn less well."""
+_STRAIGHT = (1.0, 2.0, 8.0)
+"""What it is worth to keep a segment straight that has so many ends on the way of a long arrow."""
+
 Point = tuple[float, float]
 
 _BETWEEN = 22.0
@@ -207,29 +212,28 @@ class _Part:
 
     def _rows(self) -> list[float]:
         """The middle of each vertex: as near to what it is connected with as the order of its column allows."""
-        before: list[list[int]] = [[] for _ in self._height]
-        after: list[list[int]] = [[] for _ in self._height]
+        count = len(self._sizes)
+        left: list[list[tuple[int, float, float]]] = [[] for _ in self._height]  # neighbour, how far off, how heavy
+        right: list[list[tuple[int, float, float]]] = [[] for _ in self._height]
         for u, v in self._segments:
-            before[v].append(u)
-            after[u].append(v)
+            heavy = _STRAIGHT[(u >= count) + (v >= count)]
+            left[v].append((u, -self._offset[u, v], heavy))
+            right[u].append((v, self._offset[u, v], heavy))
         y = [0.0] * len(self._height)
         for column in self._columns:
             together = self._spread(column, [0.0] * len(column), [1.0] * len(column))
             for vertex, place in zip(column, together, strict=True):
                 y[vertex] = place
-        indices = range(len(self._columns))
-        for turn in range(24):
-            for i in indices if turn % 2 == 0 else reversed(indices):
-                column = self._columns[i]
+        turns = max(4, min(32, _WORK // len(y)))
+        for turn in range(turns):
+            for column in self._columns if turn % 2 == 0 else reversed(self._columns):
                 wanted, weights = [], []
                 for v in column:
-                    left = [y[u] - self._offset[u, v] for u in before[v]]
-                    right = [y[w] + self._offset[v, w] for w in after[v]]
-                    near = (left or right) if turn % 2 == 0 else (right or left)
-                    if turn >= 12:  # from one side at first, so that what is far apart can come together
-                        near = left + right
-                    wanted.append(sum(near) / len(near))
-                    weights.append(len(near) * (1.0 if v < len(self._sizes) else 4.0))
+                    near = (left[v] or right[v]) if turn % 2 == 0 else (right[v] or left[v])
+                    if turn >= turns // 2:  # from one side at first, so that what is far apart can come together
+                        near = left[v] + right[v]
+                    weights.append(sum(heavy for *_, heavy in near))
+                    wanted.append(sum((y[u] + offset) * heavy for u, offset, heavy in near) / weights[-1])
                 for vertex, place in zip(column, self._spread(column, wanted, weights), strict=True):
                     y[vertex] = place
         return y
@@ -346,7 +350,7 @@ def ordered(columns: list[list[int]], segments: Sequence[tuple[int, int]]) -> li
         after[u].append(v)
         before[v].append(u)
     best, fewest = [list(column) for column in columns], crossings(columns, segments)
-    rounds = max(2, min(24, 40_000 // (len(segments) + 1)))
+    rounds = max(1, min(24, _WORK // 2 // (len(segments) + 1)))
     for down_first in (True, False):
         now = [list(column) for column in columns]
         place = {vertex: k for column in now for k, vertex in enumerate(column)}

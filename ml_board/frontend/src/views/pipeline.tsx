@@ -10,7 +10,7 @@ import { ConfigTree } from "./config-tree";
 import { useAsked } from "./parts";
 import "./pipeline.css";
 
-const LEAST = 0.75; // of its size: smaller could not be read, so it scrolls
+const LEAST = 0.85; // of its size: smaller could not be read, so it scrolls
 
 export function PipelineView({ session, experiment }: { session: Session; experiment: number }): JSX.Element {
   const { value, error } = useAsked(() => session.rest.pipeline(session.id, experiment), experiment);
@@ -23,8 +23,8 @@ export function PipelineView({ session, experiment }: { session: Session; experi
     <>
       <div class="row spread">
         <span class="small muted">An arrow runs to the component that requires another, and says which part of it. A click shows a component's own configuration.</span>
-        <button type="button" class="plain" aria-pressed={as === "table"} onClick={() => choose({ as: as === "table" ? null : "table" })}>
-          as a table
+        <button type="button" onClick={() => choose({ as: as === "table" ? null : "table" })}>
+          as a {as === "table" ? "picture" : "table"}
         </button>
       </div>
       <div class="scroll" tabIndex={0} role="region" aria-label="components, scrolls">
@@ -102,7 +102,7 @@ function required({ source, requirement, subscription }: PipelineEdge): string {
 
 function Table({ of, chosen }: Shown): JSX.Element {
   return (
-    <table>
+    <table class="components">
       <thead>
         <tr>
           {["component", "type", "variant", "requires (subscription)", "swept"].map((name) => (
