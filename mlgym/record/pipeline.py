@@ -28,7 +28,7 @@ HEAD = 7.0
 _LINE = {"name": 18.0, "type": 15.0, "variant": 15.0, "swept": 15.0}
 _PADDING = (14.0, 8.0)
 _PORT = 17.0
-_MAX_WIDTH = 250.0
+_MAX_WIDTH = 270.0
 _MAX_LABEL = 150.0
 _MAX_SWEPT = 4
 _MAX_LETTERS = 300
@@ -299,25 +299,34 @@ def _path(route: list[tuple[float, float]]) -> str:
 
 # --- how wide text is ---------------------------------------------------------------------------------------
 
-_NARROW = dict.fromkeys("iljI.,:;'|!`", 0.36) | dict.fromkeys('ftr()[]{}/\\-" ', 0.42)
-_WIDE = dict.fromkeys("mwMW@%&", 0.98)
+_EMS = {
+    c: width
+    for width, letters in (
+        (0.36, "iljI.,:;'|-"),
+        (0.46, 'ftr()[]/\\ !"J'),
+        (0.54, "`*?_"),
+        (0.84, "<>=+~#^w"),
+        (0.79, "DGHNOQU&"),
+        (1.0, "mMW@%…"),
+    )
+    for c in letters
+}
+"""How wide letters are, in parts of the font's size; those that are not named: see `measure`."""
 
 
 def measure(text: str, kind: str) -> float:
-    """About as many pixels as the widest of usual fonts needs: nobody knows which one will draw it."""
+    """About as many pixels as the widest of usual fonts (DejaVu Sans) needs: nobody knows which one will draw it."""
     ems = 0.0
     for c in text:
-        if c in _NARROW:
-            ems += _NARROW[c]
-        elif c in _WIDE:
-            ems += _WIDE[c]
+        if c in _EMS:
+            ems += _EMS[c]
         elif unicodedata.combining(c):
             continue
         elif unicodedata.east_asian_width(c) in "WF":
             ems += 1.05
         else:
-            ems += 0.7 if c.isupper() else 0.6 if c.isascii() else 0.75
-    return ems * SIZES[kind] * (1.08 if kind in ("name", "swept") else 1.0)
+            ems += 0.72 if c.isupper() else 0.64 if c.isascii() else 0.8
+    return ems * SIZES[kind] * (1.13 if kind in ("name", "swept") else 1.0)
 
 
 def fit(text: str, kind: str, width: float) -> str:

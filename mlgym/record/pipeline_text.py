@@ -12,6 +12,13 @@ from mlgym.record.report import aligned, shown
 COLOURS = {"data": "#3987c9", "model": "#d08700", "training": "#2e9e73", "evaluation": "#b5679b", "other": "#8a8f98"}
 """The stripe at the left of a box, by its group; seen on white and on black. The dashboard's are the same."""
 
+_STYLES = {
+    "name": 'font-weight="600"',
+    "type": 'opacity=".75"',
+    "variant": 'opacity=".75"',
+    "swept": 'font-weight="600" font-style="italic"',
+}
+_LABEL = 'text-anchor="end" opacity=".85"'
 _NO_XML = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]"
 )
@@ -35,7 +42,10 @@ def svg(of: Pipeline, title: str = "Components and what they require", *, inline
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{_xml(title)}" font-family="{_xml(FONT)}" fill="currentColor">',
         f"<title>{_xml(title)}</title><desc>{_xml(sentence(of))}</desc>{alone}",
+        '<g fill="none" stroke="currentColor" stroke-width="1.2" opacity=".6">',  # together: arrows share ways
         *map(_edge, of.edges),
+        "</g>",
+        *(_write(edge.label, edge.x, edge.y, SIZES["label"], _LABEL) for edge in of.edges if edge.path and edge.label),
         *map(_node, of.nodes),
         "</svg>",
     ]
@@ -58,13 +68,7 @@ def _edge(edge: Edge) -> str:
     what = f"{edge.target} requires {edge.source} as {edge.requirement}"
     if edge.subscription is not None:
         what += f": {_subscription(edge)}"
-    label = ""
-    if edge.label:
-        label = _write(edge.label, edge.x, edge.y, SIZES["label"], 'text-anchor="end" opacity=".85"')
-    return (
-        f'<g><title>{_xml(what)}</title><path d="{edge.path}" fill="none" stroke="currentColor" stroke-width="1.3" '
-        f'opacity=".55"/><path d="{edge.head}" opacity=".75"/>{label}</g>'
-    )
+    return f'<g><title>{_xml(what)}</title><path d="{edge.path}"/><path d="{edge.head}" fill="currentColor" stroke="none"/></g>'
 
 
 def _node(node: Node) -> str:
@@ -73,18 +77,12 @@ def _node(node: Node) -> str:
     dashed = "" if node.used and not node.missing else ' stroke-dasharray="4 3"'
     faint = "" if node.used else ' opacity=".65"'
     what = " ".join(filter(None, (node.name, node.type, node.variant, state and f"({state})")))
-    styles = {
-        "name": 'font-weight="600"',
-        "type": 'opacity=".75"',
-        "variant": 'opacity=".75"',
-        "swept": 'font-weight="600" font-style="italic"',
-    }
     return (
         f"<g{faint}><title>{_xml(what)}</title>"
         f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" '
         f'fill-opacity=".05" stroke="currentColor" stroke-opacity=".55"{dashed}/>'
         f'<rect x="{x + 4:g}" y="{y + 7:g}" width="3" height="{height - 14:g}" rx="1.5" fill="{COLOURS[node.group]}"/>'
-        + "".join(_write(line.text, line.x, line.y, SIZES[line.kind], styles[line.kind]) for line in node.lines)
+        + "".join(_write(line.text, line.x, line.y, SIZES[line.kind], _STYLES[line.kind]) for line in node.lines)
         + "</g>"
     )
 

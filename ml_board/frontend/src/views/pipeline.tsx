@@ -62,7 +62,7 @@ function Picture({ of, chosen }: Shown): JSX.Element {
           key={node.name}
           class={`node ${node.used ? "" : "unused"} ${node.missing ? "missing" : ""}`}
           role="button"
-          tabIndex={0}
+          tabindex={0} // in SVG the other spelling is another attribute
           aria-pressed={node.name === chosen}
           aria-label={[title(node), node.type, node.variant].filter(Boolean).join(", ")}
           onClick={() => toggle(node.name, chosen)}
