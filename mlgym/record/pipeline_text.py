@@ -68,7 +68,8 @@ def _edge(edge: Edge) -> str:
     what = f"{edge.target} requires {edge.source} as {edge.requirement}"
     if edge.subscription is not None:
         what += f": {_subscription(edge)}"
-    return f'<g><title>{_xml(what)}</title><path d="{edge.path}"/><path d="{edge.head}" fill="currentColor" stroke="none"/></g>'
+    head = f'<path d="{edge.head}" fill="currentColor" stroke="none"/>'
+    return f'<g><title>{_xml(what)}</title><path d="{edge.path}"/>{head}</g>'
 
 
 def _node(node: Node) -> str:
