@@ -170,6 +170,44 @@ export interface EventPage {
   next?: number | null;
 }
 
+/** A component. `swept`: path from the component on -> the value taken. */
+export interface PipelineNode {
+  name: string;
+  type: string;
+  variant: string;
+  config: unknown;
+  swept: Record<string, unknown>;
+  used: boolean;
+  missing: boolean;
+  group: string;
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  lines: { kind: string; text: string; x: number; y: number }[];
+}
+
+/** `target` requires `source`; without a `path` it is not drawn. */
+export interface PipelineEdge {
+  source: string;
+  target: string;
+  requirement: string;
+  subscription: unknown;
+  label: string;
+  x: number;
+  y: number;
+  path: string;
+  head: string;
+}
+
+/** A picture, in pixels. */
+export interface Pipeline {
+  width: number;
+  height: number;
+  nodes: PipelineNode[];
+  edges: PipelineEdge[];
+}
+
 export interface Output {
   offset: number;
   next_offset: number;

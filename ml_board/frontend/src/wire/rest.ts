@@ -111,6 +111,9 @@ export class Rest {
   experimentConfig = async (id: string, experiment: number): Promise<unknown> =>
     this.json(`/grid_searches/${id}/${experiment}/experiment_config`);
 
+  /** The text of a `Pipeline`: numbers in its configurations are shown as they are written. */
+  pipeline = (id: string, experiment: number): Promise<string> => this.text(`/grid_searches/${id}/${experiment}/pipeline`);
+
   systemInfo = async (id: string, experiment: number): Promise<unknown> => this.json(`/system-info/${id}/${experiment}`);
 
   manifest = (id: string, experiment: number, epoch: number): Promise<{ files: { name: string; size: number; sha256: string }[] }> =>
