@@ -112,7 +112,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     export.add_argument("-o", "--output", type=Path, metavar="PATH", help="the file, or the folder, to write")
     export.add_argument("--format", choices=list(_FORMATS), help="default: by the suffix of PATH")
     export.add_argument("--force", action="store_true", help="replace what is there already")
-    export.add_argument("--tracking_uri", metavar="URI", help="mlflow: such as sqlite:///mlflow.db (or its variable)")
+    export.add_argument(
+        "--tracking_uri", metavar="URI", help="mlflow: such as sqlite:///mlflow.db; default: MLFLOW_TRACKING_URI"
+    )
     export.add_argument("--experiment_name", metavar="NAME", help="mlflow: default: the grid search id")
     export.add_argument("--checkpoints", action="store_true", help="mlflow: checkpoints become artifacts as well")
     sync.add_argument("--server", action="append", required=True, metavar="URL", help="may be given several times")
@@ -346,6 +348,8 @@ def _export_format(parsed: argparse.Namespace) -> str:
         format_ = suffixes.get(parsed.output.suffix.lower())
     if format_ is None and parsed.output is not None:
         raise InputError(f"{parsed.output}: name the --format; only {', '.join(suffixes)} are known by their suffix")
+    if parsed.output is not None and suffixes.get(parsed.output.suffix.lower(), format_) != format_:
+        raise InputError(f"{parsed.output}: this is no name for {format_}")
     if format_ is None:
         raise InputError("name a file to write, such as -o results.csv, or --format mlflow")
     if format_ == "mlflow" and parsed.output is not None:

@@ -123,7 +123,7 @@ def experiments_table(log: Log) -> list[Column]:
 
 
 def _score_columns(experiments: Sequence[Experiment], key: str) -> list[Column]:
-    """The last and the best value with their epochs. Only a finite value can be the best; the earliest of equal ones."""
+    """The last and the best value with their epochs. The best is finite, and the earliest of equal ones."""
     _, mode = judged_by(experiments, key)
     last: list[tuple[float | None, int | None]] = []
     best: list[tuple[float | None, int | None]] = []

@@ -33,8 +33,8 @@ def write_tensorboard(log: Log, target: Path, force: bool = False) -> list[Path]
         raise InputError(f"{target}: is not empty; --force replaces what an earlier export wrote there, and adds to it")
     experiments = ordered(log)
     swept = _hparams(experiments)
-    # The name is always the same, so that a second export replaces the first, and nothing else.
-    file = f"events.out.tfevents.{(log.state.starting_time or 0) // 1000}.mlgym.{log.state.grid_search_id}"
+    # Always the same name, so that a second export replaces the first, and nothing else.
+    file = f"events.out.tfevents.mlgym.{log.path.parent.name}"
     _write(target / file, [_description(log.state, experiments, swept)])
     for at, experiment in enumerate(experiments):
         values = {path: column[at] for path, column in swept.items() if path in experiment.swept}
@@ -60,7 +60,7 @@ def _write(path: Path, events: list[Any]) -> None:
 
 def _hparams(experiments: list[Experiment]) -> dict[str, list[HParam]]:
     """What is swept, by path, as numbers, booleans or texts: one type for all experiments."""
-    found = {}
+    found: dict[str, list[HParam]] = {}
     for column in swept_columns(experiments):
         if column.kind == "integer":
             found[column.name] = [float(value or 0) for value in column.values]
