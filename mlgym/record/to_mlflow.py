@@ -89,9 +89,9 @@ def write_mlflow(
                 run = client.create_run(parent, start_time=_start(experiment), tags=tags, run_name=run_name)
             else:
                 client.log_batch(run.info.run_id, tags=[_entity("RunTag", *pair) for pair in tags.items()])
-                for name in run.data.tags.keys() - tags.keys():
-                    if name.startswith("mlgym."):  # what no longer holds, such as the error of an earlier attempt
-                        client.delete_tag(run.info.run_id, name)
+                for tag in run.data.tags.keys() - tags.keys():
+                    if tag.startswith("mlgym."):  # what no longer holds, such as the error of an earlier attempt
+                        client.delete_tag(run.info.run_id, tag)
             _put_params(client, run, experiment, config)
             points += _put_metrics(client, run, experiment)
             _put_configs(client, run, log, paths, config)

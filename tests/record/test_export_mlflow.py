@@ -12,14 +12,13 @@ import pytest
 
 from mlgym.errors import InputError, StorageError
 from mlgym.record.log import Log
-from mlgym.record.to_mlflow import write_mlflow
+from mlgym.record.to_mlflow import _names, write_mlflow
 from mlgym.specs import RunPaths
 from tests.conftest import Run
 from tests.ml_board.page.logs import START
 from tests.record.exported import FORMULA, HOSTILE, ID, LINES, LONG, SERIES, goes_on, script
 
-pytest.importorskip("mlflow")
-pytest.importorskip("sqlalchemy")
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")  # between MLflow and SQLAlchemy
 
 
 class Exported:
@@ -79,7 +78,7 @@ def test_runs(exported: Exported) -> None:
     assert (params["opt.lr"], params["opt.name"], params["model.layers"]) == ("0.1", FORMULA, "[8, 8]")
     assert (params["fold"], params["seed"], params["model.bias"]) == ("0", "0", "true")
     assert (params["opt.config.lr"], params["opt.component_type_key"]) == ("0.1", "OPTIMIZER")
-    assert params["opt.config._/script__script_alert_1___/script_"] == LINES
+    assert params["opt.config._/script__script_alert_1__/script_"] == LINES
     assert len(params["opt.config.long"]) == 6000
     assert "opt.requirements" not in params
     assert runs["1"].data.params["opt.name"] == LINES
@@ -104,6 +103,36 @@ def test_scores(exported: Exported) -> None:
     assert [value for _, value, _ in exported.points(exported.runs()["1"], "val/f1")] == [0.3, 0.3, 0.4]
 
 
+def test_names_are_those_that_mlflow_takes() -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    keys = [
+        "val/f1",
+        "a",
+        "a/",
+        "./a",
+        "../x",
+        "..",
+        "",
+        ".",
+        "a//b",
+        "a\n",
+        "a\n\n",
+        "/",
+        " ",
+        HOSTILE,
+        "ä/漢",
+        LONG,
+        f"{LONG}y",
+    ]
+    names = _names(keys)
+    for name in names.values():
+        _validate_metric_name(name)
+    assert len(set(names.values())) == len(keys)
+    assert max(map(len, names.values())) == 250
+    assert (names["val/f1"], names["ä/漢"]) == ("val/f1", "ä/漢")
+
+
 def test_artifacts(exported: Exported) -> None:
     client, run = exported.client(), exported.runs()["0"].info.run_id
 
@@ -121,7 +150,12 @@ def test_artifacts(exported: Exported) -> None:
     }  # fmt: skip
 
 
-def test_a_second_export_brings_what_is_new(exported: Exported, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_second_export_brings_what_is_new(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exported = Exported(tmp_path)
+    assert exported.export() == (ID, 3, 33, 0, 2)
     before = exported.runs()
     assert exported.export() == (ID, 3, 0, 0, 2)
     exported.client().set_tag(before["0"].info.run_id, "note", "mine")
