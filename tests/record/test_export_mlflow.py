@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,9 @@ def test_scores(exported: Exported) -> None:
 
 
 def test_names_are_those_that_mlflow_takes() -> None:
-    from mlflow.utils.validation import _validate_metric_name
+    from mlflow.utils import validation
+
+    validate: Callable[[str], None] = validation._validate_metric_name
 
     keys = [
         "val/f1",
@@ -127,7 +129,7 @@ def test_names_are_those_that_mlflow_takes() -> None:
     ]
     names = _names(keys)
     for name in names.values():
-        _validate_metric_name(name)
+        validate(name)
     assert len(set(names.values())) == len(keys)
     assert max(map(len, names.values())) == 250
     assert (names["val/f1"], names["ä/漢"]) == ("val/f1", "ä/漢")

@@ -63,10 +63,12 @@ def test_scores(runs: Path) -> None:
         read = points(runs / "experiment_0", tag)
         assert [step for step, _, _ in read] == list(range(5))
         assert [time for _, _, time in read] == [START / 1000 + 1.25 + 0.25 * i for i in range(5)]
-        np.testing.assert_array_equal([value for _, value, _ in read], np.float32(values))
+        np.testing.assert_array_equal([value for _, value, _ in read], np.array(values, np.float32))
     assert math.isnan(points(runs / "experiment_0", "val/f1")[1][1])
     again = [value for _, value, _ in points(runs / "experiment_1", "val/f1")]
-    np.testing.assert_array_equal(again, np.float32([0.3, 0.3, 0.4]))  # of an epoch that was run again, the later
+    np.testing.assert_array_equal(
+        again, np.array([0.3, 0.3, 0.4], np.float32)
+    )  # of an epoch that was run again, the later
 
 
 def test_hyperparameters(runs: Path) -> None:
