@@ -69,6 +69,8 @@ def write_mlflow(
     Steps are epochs. Nothing that is in MLflow is deleted, and a parameter that is there keeps its value. Raises
     `StorageError` when MLflow cannot be reached or refuses.
     """
+    from tqdm import tqdm
+
     with _client(tracking_uri) as client:
         name = experiment_name or paths.grid_search_id
         known = client.get_experiment_by_name(name)
@@ -80,7 +82,7 @@ def write_mlflow(
         runs = _runs(client, parent, paths.grid_search_id)
         begun = [experiment for experiment in ordered(log) if _start(experiment) is not None]
         points = saved = 0
-        for experiment in begun:
+        for experiment in tqdm(begun, "mlflow", unit="run", leave=False, disable=None):  # None: only on a terminal
             config = announced(log, experiment)
             run = runs.get(str(experiment.experiment_id))
             tags = _tags(log, paths, experiment, config)
@@ -107,9 +109,10 @@ def write_mlflow(
 
 @contextmanager
 def _client(tracking_uri: str) -> Iterator[MlflowClient]:
-    """MLflow, which then tells nobody that it is used, and answers within a minute that there is no server."""
+    """MLflow, which then tells nobody that it is used, and within a minute that there is no server."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -240,6 +243,7 @@ def _put_metrics(client: MlflowClient, run: Run, experiment: Experiment) -> int:
             timestamp = max(0, time or start)
             if (epoch, timestamp) not in there:
                 new.append(_entity("Metric", name, value, timestamp, epoch))
+    new.sort(key=lambda point: -point.step)  # MLflow keeps the newest apart: it then comes once, not again and again
     for i in range(0, len(new), _METRICS):
         client.log_batch(run.info.run_id, metrics=new[i : i + _METRICS])
     return len(new)

@@ -12,7 +12,7 @@ import msgspec
 
 from mlgym.errors import InputError, StorageError
 from mlgym.record.export import announced, as_text, ordered, replacing, series, swept_columns
-from mlgym.record.fold import Experiment, State
+from mlgym.record.fold import Experiment
 from mlgym.record.log import Log
 
 _ENDED = {"DONE": "STATUS_SUCCESS", "FAILED": "STATUS_FAILURE", "LOST": "STATUS_FAILURE", "STOPPED": "STATUS_FAILURE"}
@@ -35,7 +35,11 @@ def write_tensorboard(log: Log, target: Path, force: bool = False) -> list[Path]
     swept = _hparams(experiments)
     # Always the same name, so that a second export replaces the first, and nothing else.
     file = f"events.out.tfevents.mlgym.{log.path.parent.name}"
-    _write(target / file, [_description(log.state, experiments, swept)])
+    if text := log.state.grid_search_config:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[_text("grid_search_config", text)])
+        _write(target / file, [_event(_seconds(log.state.starting_time), summary)])
     for at, experiment in enumerate(experiments):
         values = {path: column[at] for path, column in swept.items() if path in experiment.swept}
         events = [*_start(log, experiment, values), *_scores(experiment), *_end(experiment)]
@@ -71,26 +75,12 @@ def _hparams(experiments: list[Experiment]) -> dict[str, list[HParam]]:
     return found
 
 
-def _description(state: State, experiments: list[Experiment], swept: dict[str, list[HParam]]) -> Any:
-    """What the HParams tab shows: which hyperparameters and which scores; and the grid's configuration as text."""
-    from tensorboard.plugins.hparams.summary_v2 import HParam as Described
-    from tensorboard.plugins.hparams.summary_v2 import Metric, hparams_config_pb
-
-    keys = dict.fromkeys(key for experiment in experiments for key in experiment.scores)
-    seconds = (state.starting_time or 0) / 1000
-    summary = hparams_config_pb(
-        [Described(path) for path in swept], [Metric(key) for key in keys], time_created_secs=seconds
-    )
-    if state.grid_search_config:
-        summary.value.append(_text("grid_search_config", state.grid_search_config))
-    return _event(seconds, summary)
-
-
 def _start(log: Log, experiment: Experiment, values: dict[str, HParam]) -> list[Any]:
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
     seconds = _seconds(experiment.attempts[0].starting_time if experiment.attempts else None)
-    summary = hparams_pb(values, trial_id=f"experiment_{experiment.experiment_id}", start_time_secs=seconds)
+    trial = f"experiment_{experiment.experiment_id} ({log.path.parent.name})"  # trials of one name are taken for one
+    summary = hparams_pb(values, trial_id=trial, start_time_secs=seconds)
     config = bytes(announced(log, experiment).config)
     summary.value.append(_text("experiment_config", msgspec.json.format(config, indent=2).decode()))
     for name in ("reason", "error", "stacktrace"):

@@ -49,7 +49,6 @@ def hparams(run: Path, tag: str) -> Any:
 
     content = accumulated(run).PluginTagToContent("hparams")[tag]
     return {
-        metadata.EXPERIMENT_TAG: metadata.parse_experiment_plugin_data,
         metadata.SESSION_START_INFO_TAG: metadata.parse_session_start_info_plugin_data,
         metadata.SESSION_END_INFO_TAG: metadata.parse_session_end_info_plugin_data,
     }[tag](content)
@@ -72,13 +71,8 @@ def test_scores(runs: Path) -> None:
 
 
 def test_hyperparameters(runs: Path) -> None:
-    described = hparams(runs, "_hparams_/experiment")
-    assert [info.name for info in described.hparam_infos] == [
-        "opt.lr", "opt.name", "model.layers", "model.bias", "fold", "seed", "status",
-    ]  # fmt: skip
-    assert {info.name.tag for info in described.metric_infos} == set(SERIES)
     start = hparams(runs / "experiment_0", "_hparams_/session_start_info")
-    assert (start.group_name, start.start_time_secs) == ("experiment_0", START / 1000 + 1)
+    assert (start.group_name, start.start_time_secs) == (f"experiment_0 ({ID})", START / 1000 + 1)
     values = start.hparams
     assert (values["opt.lr"].number_value, values["fold"].number_value) == (0.1, 0)
     assert (values["opt.name"].string_value, values["model.layers"].string_value) == (FORMULA, "[8, 8]")
