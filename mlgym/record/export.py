@@ -9,7 +9,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from itertools import repeat
@@ -152,10 +152,9 @@ def _column(name: str, values: list[Any]) -> Column:
     if types == {int} and all(-(2**63) <= value < 2**63 for value in given):
         return Column(name, "integer", values)
     strings = {value for value in given if isinstance(value, str)}
-    if types & {int, float} and types <= {int, float, str} and strings <= _NOT_FINITE:
-        exact = all(type(value) is not int or abs(value) <= 2**53 for value in given)
-        if exact:
-            return Column(name, "number", [None if value is None else float(value) for value in values])
+    numbers = types & {int, float} and types <= {int, float, str} and strings <= _NOT_FINITE
+    if numbers and all(type(value) is not int or abs(value) <= 2**53 for value in given):
+        return Column(name, "number", [None if value is None else float(value) for value in values])
     return Column(name, "text" if types <= {str} else "mixed", values)
 
 
@@ -196,7 +195,8 @@ def replacing(targets: Sequence[Path], force: bool) -> Iterator[list[Path]]:
         raise StorageError(f"{targets[0]}: cannot be written: {error.strerror}") from None
     finally:
         for path in temporary:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
 
 def table_paths(target: Path, format_: str) -> tuple[Path, Path]:

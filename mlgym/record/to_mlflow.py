@@ -36,6 +36,7 @@ _STATUS = {
     "LOST": "FAILED",
     "STOPPED": "KILLED",
 }
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's page then opens it as a training
 _ENDED = ("FINISHED", "FAILED", "KILLED")
 
 # MLflow's limits.
@@ -78,7 +79,7 @@ def write_mlflow(
             raise InputError(
                 f"the MLflow experiment {name!r} is deleted; restore it, or name another: --experiment_name"
             )
-        parent = known.experiment_id if known else client.create_experiment(name)
+        parent = known.experiment_id if known else client.create_experiment(name, tags=_KIND)
         runs = _runs(client, parent, paths.grid_search_id)
         begun = [experiment for experiment in ordered(log) if _start(experiment) is not None]
         points = saved = 0
@@ -153,7 +154,7 @@ def _runs(client: MlflowClient, parent: str, grid_search_id: str) -> dict[str, R
 def _start(experiment: Experiment) -> int | None:
     """Unix time in ms at which the first attempt began, or its first score came; None: it has not begun."""
     times = [attempt.starting_time for attempt in experiment.attempts if attempt.starting_time is not None]
-    return min(times, default=None) if times else next(iter(experiment.evaluations.times), None)
+    return min(times) if times else next(iter(experiment.evaluations.times), None)
 
 
 def _end(experiment: Experiment) -> int | None:

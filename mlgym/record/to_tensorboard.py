@@ -41,7 +41,7 @@ def write_tensorboard(log: Log, target: Path, force: bool = False) -> list[Path]
         summary = Summary(value=[_text("grid_search_config", text)])
         _write(target / file, [_event(_seconds(log.state.starting_time), summary)])
     for at, experiment in enumerate(experiments):
-        values = {path: column[at] for path, column in swept.items() if path in experiment.swept}
+        values = {path: value for path, values in swept.items() if (value := values[at]) is not None}
         events = [*_start(log, experiment, values), *_scores(experiment), *_end(experiment)]
         _write(target / f"experiment_{experiment.experiment_id}" / file, events)
     return [target]
@@ -62,16 +62,15 @@ def _write(path: Path, events: list[Any]) -> None:
         raise StorageError(f"{path}: cannot be written: {error}") from None
 
 
-def _hparams(experiments: list[Experiment]) -> dict[str, list[HParam]]:
-    """What is swept, by path, as numbers, booleans or texts: one type for all experiments."""
-    found: dict[str, list[HParam]] = {}
+def _hparams(experiments: list[Experiment]) -> dict[str, list[HParam | None]]:
+    """What is swept, by path, as numbers, booleans or texts: one type for all experiments. None: it has no value."""
+    found: dict[str, list[HParam | None]] = {}
     for column in swept_columns(experiments):
-        if column.kind == "integer":
-            found[column.name] = [float(value or 0) for value in column.values]
-        elif column.kind in ("number", "boolean"):
-            found[column.name] = [value or False for value in column.values]
-        else:
-            found[column.name] = [as_text(value) for value in column.values]
+        plain = column.kind in ("integer", "number", "boolean")
+        found[column.name] = [
+            value if plain else as_text(value) if column.name in experiment.swept else None
+            for experiment, value in zip(experiments, column.values, strict=True)
+        ]
     return found
 
 

@@ -22,12 +22,12 @@ SWEPT: list[dict[str, Any]] = [
     {"opt.lr": 1, "opt.name": LINES, "model.layers": "deep", "model.bias": False, "fold": 0, "seed": 1, "status": 2},
     {"opt.lr": "Infinity", "opt.name": HOSTILE, "model.layers": None, "model.bias": True, "fold": 1, "seed": 0},
     {"opt.lr": 1e-07, "opt.name": "adam", "model.layers": {"a": "NaN"}, "model.bias": True, "fold": 1, "seed": 1},
-    {"opt.lr": 0.5, "opt.name": "-1", "model.layers": 10**30, "model.bias": False, "fold": 2, "seed": 0},
+    {"opt.lr": 0.0, "opt.name": "-1", "model.layers": 10**30, "model.bias": False, "fold": 2, "seed": 0},
 ]
 NAN, INF = math.nan, math.inf
 SERIES = {  # of experiment 0
     "val/f1": [0.1, NAN, 0.7, INF, 0.5],
-    "val/x_loss": [3.0, 1.5, -INF, 1e-300, 2.0],
+    "val/x_loss": [3.0, 1.5, -INF, 1e-300, 1e300],
     "train/=cmd()": [0.0, 1.0, 2.0, 3.0, 4.0],
     "train/_cmd__": [5.0, 6.0, 7.0, 8.0, 9.0],
     f"train/{LONG}": [1.0] * 5,
