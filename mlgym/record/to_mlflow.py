@@ -36,7 +36,6 @@ _STATUS = {
     "LOST": "FAILED",
     "STOPPED": "KILLED",
 }
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's page then opens it as a training
 _ENDED = ("FINISHED", "FAILED", "KILLED")
 
 # MLflow's limits.
@@ -79,7 +78,7 @@ def write_mlflow(
             raise InputError(
                 f"the MLflow experiment {name!r} is deleted; restore it, or name another: --experiment_name"
             )
-        parent = known.experiment_id if known else client.create_experiment(name, tags=_KIND)
+        parent = known.experiment_id if known else client.create_experiment(name)
         runs = _runs(client, parent, paths.grid_search_id)
         begun = [experiment for experiment in ordered(log) if _start(experiment) is not None]
         points = saved = 0
