@@ -228,8 +228,9 @@ def _refuse(accelerator: Any) -> None:
 
 def _compute_metrics_alone() -> None:
     """torchmetrics, a user's own too, would ask the other processes for their part; the main process has everything."""
-    from mlgym.parts import torchvision_ops  # noqa: F401 (first: see there)
     from torchmetrics import metric
+
+    from mlgym.parts import torchvision_ops  # noqa: F401 (first: see there)
 
     metric.jit_distributed_available = lambda: False
 
