@@ -1,8 +1,8 @@
 """An epoch of the digits example (batch size 32, evaluation of three splits included), by the times of its scores in
-the log, start-up left out: `environment: accelerate` with one process, and with two, against `multiprocessing` with one.
-Whole runs of `python run.py`, in turns, one thread a process. On two cores, two processes gain nothing with a network
-this small: they wait for each other after every batch. Where there is a GPU: training steps there in bf16, on images
-of the digits' and of CIFAR's shape, against a plain loop.
+the log, start-up left out: `environment: accelerate` with one process, and with two, against `multiprocessing` with
+one. Whole runs of `python run.py`, in turns, one thread a process. On two cores, two processes gain nothing with a
+network this small: they wait for each other after every batch. Where there is a GPU: training steps there in bf16, on
+images of the digits' and of CIFAR's shape, against a plain loop.
 """
 
 from __future__ import annotations
