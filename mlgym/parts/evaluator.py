@@ -1,10 +1,11 @@
-"""Scores of every split. Imports backend, batch, data, losses, metrics, models, postprocessing, table.
+"""Scores of every split. Imports backend, batch, class_counts, data, losses, metrics, models, postprocessing, table.
 
 Predictions of many batches are joined before losses and metrics see them: the cost is in the number of calls.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import nn
 from mlgym.errors import ConfigError, ConfigPath, one_of
 from mlgym.parts.backend import Backend
 from mlgym.parts.batch import Batch
+from mlgym.parts.class_counts import ClassCounter, Pair
 from mlgym.parts.data import Loader
 from mlgym.parts.losses import Loss, LossMean, loss
 from mlgym.parts.metrics import Accumulator, Metric, metric, named_scores
@@ -25,6 +27,7 @@ _CHUNK = 1 << 20  # elements of predictions and targets that wait to be scored t
 
 
 Published = dict[str, torch.Tensor]
+Layout = tuple[list[int], str]
 
 
 class Step(NamedTuple):
@@ -59,12 +62,16 @@ class Evaluator:
 
     def __init__(self, eval_component: EvalComponent) -> None:
         self.component = eval_component
+        self.seconds = 0.0
+        """Spent in evaluation so far."""
 
     def evaluate(self, backend: Backend, one_batch: bool = False) -> Generator[Step, None, Evaluation]:
         """Evaluate every split (or only its first batch), yielding after each batch; returns the scores."""
+        began = time.perf_counter()
         result = Evaluation({}, {})
         for split in self.component.loaders:
             yield from self.component.evaluate(split, backend, result, one_batch)
+        self.seconds += time.perf_counter() - began
         return result
 
 
@@ -86,6 +93,10 @@ class EvalComponent:
         self.losses = losses
         self._publish = publisher(model)
         self._accumulators: dict[tuple[str, str], Accumulator] = {}
+        self.classes: dict[str, ClassCounter] = {}
+        """By split: the labels of the last evaluation."""
+        self.layouts: dict[str, tuple[Layout | None, Layout | None]] = {}
+        """By split: shape of one sample and of one target, and their types."""
 
     @property
     def score_keys(self) -> list[str]:
@@ -119,6 +130,8 @@ class EvalComponent:
             with torch.no_grad():
                 predictions = self._publish(self.model(batch.samples))
             scoring.add(predictions, batch.targets)
+            if number == 1:
+                self.layouts[split] = _layout(batch.samples), _layout(next(iter(batch.targets.values()), None))
             yield Step(split, number, num_batches)
             if one_batch:
                 break
@@ -135,6 +148,7 @@ class _Scoring:
         self._metrics = [applied for applied in component.metrics if split in applied.splits]
         self._accumulators = [component.accumulator(applied.part, split) for applied in self._metrics]
         self._means = [LossMean(applied.part) for applied in self._losses]
+        self._classes = component.classes[split] = ClassCounter(_compared(self._metrics, self._losses))
         self._waiting: list[tuple[Published, Published]] = []
         self._size = 0
 
@@ -166,6 +180,7 @@ class _Scoring:
             _at(applied, mean.add, batch)
         for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
             _at(applied, _update, accumulator, applied.part, batch)
+        self._classes.add(batch.predictions, batch.targets)
 
     def finish(self, result: Evaluation) -> None:
         self._score_waiting()
@@ -175,6 +190,20 @@ class _Scoring:
         for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
             for tag, score in named_scores(applied.part.tag, _at(applied, accumulator.compute)).items():
                 result.metrics[tag, self.split] = score
+
+
+def _layout(batch: Any) -> Layout | None:
+    if not isinstance(batch, torch.Tensor):
+        return None
+    return list(batch.shape[1:]), str(batch.dtype).removeprefix("torch.")
+
+
+def _compared(metrics: list[Applied], losses: list[Applied]) -> list[Pair]:
+    """Which predictions are compared to which targets."""
+    pairs = [(key, applied.part.target_key) for applied in metrics for key in applied.part.prediction_keys]
+    for applied in losses:
+        pairs += [(part.prediction_key, part.target_key) for part in applied.part.terms or (applied.part,)]
+    return pairs
 
 
 def _update(accumulator: Accumulator, wanted: Metric, batch: Batch) -> None:
