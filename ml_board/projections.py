@@ -46,17 +46,23 @@ def rows(state: State) -> dict[str, Any]:
 
 def _grid_search(state: State, row: Callable[[Experiment], dict[str, Any]]) -> dict[str, Any]:
     return {
+        **_head(state),
+        "starting_time": state.starting_time,
+        "finishing_time": state.finishing_time,
+        "damaged": state.damaged,
+        "warnings": [warning._asdict() for warning in state.warnings],
+        "experiments": [row(experiment) for experiment in state.experiments.values()],
+    }
+
+
+def _head(state: State) -> dict[str, Any]:
+    return {
         "grid_search_id": state.grid_search_id,
         "seq": state.seq,
         "time": state.time,
         "status": state.status,
         "reason": state.reason,
         "num_experiments": state.num_experiments,
-        "starting_time": state.starting_time,
-        "finishing_time": state.finishing_time,
-        "damaged": state.damaged,
-        "warnings": [warning._asdict() for warning in state.warnings],
-        "experiments": [row(experiment) for experiment in state.experiments.values()],
     }
 
 
@@ -77,12 +83,7 @@ def summary(state: State) -> dict[str, Any]:
     counts["INIT"] += missing
     epochs = [experiment.num_epochs for experiment in experiments]
     return {
-        "grid_search_id": state.grid_search_id,
-        "seq": state.seq,
-        "time": state.time,
-        "status": state.status,
-        "reason": state.reason,
-        "num_experiments": state.num_experiments,
+        **_head(state),
         "counts": {status: count for status, count in counts.items() if count},
         "epochs_done": sum(experiment.epochs_done for experiment in experiments),
         "epochs_total": sum(epochs) + missing * max(epochs, default=0),

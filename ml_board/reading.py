@@ -19,6 +19,7 @@ from ml_board.requests import MAX_INT, choice, grid_search_id, number, query, ra
 from ml_board.store import Store
 from mlgym.errors import InputError
 from mlgym.record.fold import State
+from mlgym.record.pipeline import as_json, pipeline
 
 MAX_POINTS = 1_000_000
 MAX_TYPES = 50
@@ -78,6 +79,26 @@ class Reading:
 
         return await self._seen(request, found)
 
+    async def pipeline(self, request: web.Request) -> web.Response:
+        """What an experiment consists of, as a graph with places: a configuration does not change with time."""
+        experiment_id = number(request, "exp")
+        grid = self._store.grid(grid_search_id(request))
+        log = await grid.log()
+        experiment = log.look(lambda state: state.experiments.get(experiment_id))
+        if experiment is None or not experiment.config_seq:
+            raise Refusal(404, f"the log has no configuration of experiment {experiment_id}")
+        lines, _ = await grid.page(experiment.config_seq - 1, 1, search.MAX_ANSWER)
+
+        def found() -> bytes:
+            payload = msgspec.json.decode(lines[0]).get("payload") if lines else None
+            config = payload.get("config") if isinstance(payload, dict) else None
+            try:
+                return msgspec.json.encode(as_json(pipeline(config, experiment.swept)))
+            except InputError as error:
+                raise Refusal(400, str(error)) from None
+
+        return _encoded(await asyncio.to_thread(found))
+
     async def series(self, request: web.Request) -> web.Response:
         which = projections.Which(
             ranges(request, "experiments"),
@@ -107,7 +128,7 @@ class Reading:
             try:
                 return projections.report(state, metric, mode, epoch)
             except InputError as error:
-                raise Refusal(400, f"metric: {error}") from None
+                raise Refusal(400, str(error)) from None
 
         return await self._seen(request, found)
 

@@ -136,6 +136,9 @@ class Rest:
                 (*of_experiment, offset),
             ),
             Route(
+                "GET", f"{exp}/pipeline", reading.pipeline, "What an experiment consists of, as a graph", of_experiment
+            ),
+            Route(
                 "GET",
                 f"{exp}/{{config_name}}",
                 self.get_experiment_config,

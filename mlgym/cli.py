@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Blueprint = Callable[["Registry"], None]
 
+_GRAPH_FORMATS = ("svg", "mmd", "json", "txt")
+
 
 def run(blueprint: Blueprint | None = None) -> None:
     """The whole of a user's `run.py`: the commands `run` (the default), `plan` and `check` with their registrations.
@@ -96,6 +98,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
             added.add_argument("--no-board", "--no_board", action="store_true", help="start no dashboard")
         if name == "plan":
             added.add_argument("--json", action="store_true", help="print JSON")
+    graph = command("graph", _graph, "draw the components of a gs_config.yml and what they require; runs nothing")
+    graph.add_argument("config", type=Path, help="the gs_config.yml")
+    graph.add_argument("-o", "--output", type=Path, metavar="FILE", help="a file ending in .svg, .mmd, .json or .txt")
+    graph.add_argument(
+        "--format", choices=_GRAPH_FORMATS, help="default: as FILE ends, otherwise txt, a table; mmd is Mermaid"
+    )
     status = command(
         "status",
         _status,
@@ -242,6 +250,41 @@ def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     if failures:
         return 2
     print(f"{parsed.config_path}: {len(plan.cells)} experiments, nothing wrong found")
+    return 0
+
+
+def _graph(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.plan.config import components, read
+    from mlgym.plan.experiments import cells_of
+    from mlgym.record.events import plain
+    from mlgym.record.pipeline import Sweep, as_json, pipeline
+    from mlgym.record.pipeline_text import mermaid, svg, table
+
+    file: Path | None = parsed.output
+    format_ = parsed.format or (file.suffix.lower().removeprefix(".") if file else "txt")
+    if format_ not in _GRAPH_FORMATS:
+        endings = ", ".join(f".{name}" for name in _GRAPH_FORMATS)
+        raise InputError(f"{file}: expected a file name ending in one of {endings}, or --format")
+    document = read(parsed.config)
+    if isinstance(document.value, dict) and "run_configuration" in document.value:
+        raise InputError(f"{parsed.config}: this is a run config; expected the grid search config that it names")
+    cells = cells_of(document)
+    values: dict[str, set[str]] = {}
+    for cell in cells:
+        for path, value in cell.swept.items():
+            values.setdefault(".".join(map(str, path)), set()).add(repr(value))
+    found = pipeline(components(document.value), {path: Sweep(len(taken)) for path, taken in values.items()})
+    if format_ == "json":
+        text = json.dumps(plain(as_json(found)), indent=2, allow_nan=False) + "\n"
+    else:
+        text = {"svg": svg, "mmd": mermaid, "txt": table}[format_](found)
+    if file:
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{file}: cannot be written: {error.strerror}") from None
+    else:
+        sys.stdout.write(text)
     return 0
 
 

@@ -9,6 +9,20 @@ import msgspec
 
 GRID_SEARCH_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
+SECTIONS = ("global_config", "model_info")
+"""Top-level entries of a grid search config that are not components."""
+
+ROOTS = (
+    "model",
+    "trainer",
+    "optimizer",
+    "lr_scheduler",
+    "evaluator",
+    "early_stopping_strategy",
+    "checkpointing_strategy",
+)
+"""The components that the engine asks for by name."""
+
 
 class Requirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One line of a component's `requirements`."""

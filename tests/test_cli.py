@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -110,6 +111,57 @@ def test_no_run_py_is_needed_for_dotted_paths(digits: Path, python: Run) -> None
     assert python("-m", "mlgym", "check", "--config_path", "run_config.yml", cwd=digits).returncode == 0
 
 
+def test_graph(digits: Path, python: Run) -> None:
+    """As its file's name ends, or as it is told; a table otherwise."""
+    shown = python("-m", "mlgym", "graph", "gs_config.yml", cwd=digits)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    (row,) = [line.split("  ") for line in shown.stdout.splitlines() if line.startswith("optimizer ")]
+    assert row[-1] == "config.params.lr: sweep of 2"
+    drawn = python("run.py", "graph", "gs_config.yml", "-o", "graph.svg", cwd=digits)
+    assert (drawn.returncode, drawn.stdout, drawn.stderr) == (0, "", "")
+    texts = [element.text for element in ElementTree.parse(digits / "graph.svg").iter() if element.tag.endswith("text")]
+    assert {"splitted_dataset_iterators", "lr: sweep of 2", "train, val, test"} <= set(texts)
+    found = json.loads(python("-m", "mlgym", "graph", "gs_config.yml", "--format", "json", cwd=digits).stdout)
+    assert {node["name"]: node["swept"] for node in found["nodes"]}["optimizer"] == {"config.params.lr": {"sweep": 2}}
+    named = python("-m", "mlgym", "graph", "gs_config.yml", "-o", "graph", "--format", "mmd", cwd=digits)
+    assert named.returncode == 0, named.stderr
+    assert (digits / "graph").read_text().startswith("flowchart LR\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "arguments", "words"),
+    [
+        ("", "", ["gs_conf.yml"], r"gs_conf\.yml: no such file; did you mean 'gs_config\.yml'\?"),
+        ("", "", ["run_config.yml"], r"run_config\.yml: this is a run config; expected the grid search config that it"),
+        (
+            "",
+            "",
+            ["gs_config.yml", "-o", "x.png"],
+            r"x\.png: expected a file name ending in one of \.svg, \.mmd, \.json",
+        ),
+        ("", "", ["gs_config.yml", "-o", "no/x.svg"], r"no/x\.svg: cannot be written: No such file or directory"),
+        (
+            "component_name: train_component}",
+            "component_name: trainer}",
+            ["gs_config.yml"],
+            r"gs_config\.yml:\d+:3: trainer\.requirements: the requirements go in a circle: trainer -> trainer",
+        ),
+        (
+            "component_name: train_component}",
+            "component_name: train_componen}",
+            ["gs_config.yml"],
+            r"gs_config\.yml:\d+:31: .*'train_componen', which does not exist; did you mean 'train_component'\?",
+        ),
+    ],
+)
+def test_graph_of_bad_input(digits: Path, python: Run, old: str, new: str, arguments: list[str], words: str) -> None:
+    if old:
+        replace(digits / "gs_config.yml", old, new)
+    ended = python("-m", "mlgym", "graph", *arguments, cwd=digits)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(f"mlgym: {words}.*\n", ended.stderr), ended.stderr
+
+
 # --- light commands -----------------------------------------------------------------------------------------
 
 HEAVY = ("torch", "sklearn", "torchvision", "torchmetrics", "numpy", "dependency_injector")
@@ -122,7 +174,7 @@ def test_imports_are_light(code: str, python: Run) -> None:
 
 
 def test_plan_and_status_import_no_torch(digits: Path, python: Run) -> None:
-    for arguments in (["plan", "--config_path", "run_config.yml"], ["status", "x"]):
+    for arguments in (["plan", "--config_path", "run_config.yml"], ["graph", "gs_config.yml"], ["status", "x"]):
         code = (
             f"import sys; from mlgym.cli import main; main({arguments}); "
             f"sys.exit(str([name for name in {HEAVY} if name in sys.modules]))"

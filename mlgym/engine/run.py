@@ -37,7 +37,7 @@ from mlgym.record.remote import Remote, newer_checkpoint
 from mlgym.record.report import report
 from mlgym.record.spool import Spool, new_source
 from mlgym.record.summary import summary
-from mlgym.record.validation import AXES, OUTER_FOLD, selected, validated
+from mlgym.record.validation import OUTER_FOLD, selected, swept_values, validated
 from mlgym.specs import GRID_SEARCH_ID, Checkpoint, ExperimentSpec, RunPaths
 
 Specs = list[ExperimentSpec]
@@ -130,12 +130,7 @@ def stages(plan: Plan, specs: Specs) -> tuple[Specs, Specs]:
 def chosen(later: Specs, state: State) -> Specs:
     """Those on the outer folds whose combination the inner folds have chosen."""
     found = selected(state)
-    return [
-        spec
-        for spec in later
-        if plain({path: value for path, value in spec.swept.items() if path not in AXES})
-        == found.get(spec.swept[OUTER_FOLD])
-    ]
+    return [spec for spec in later if plain(swept_values(spec.swept)) == found.get(spec.swept[OUTER_FOLD])]
 
 
 # --- run ----------------------------------------------------------------------------------------------------
@@ -331,12 +326,12 @@ def _run_all(todo: Todo, paths: RunPaths, executor: Executor, to: Recording) -> 
                 known = {e.experiment_id: len(e.changes) for e in hub.state.experiments.values()}
                 hub.subscribe(partial(tell_changes, spool, known))
                 announce(todo, paths, spool)
-                unfinished = executor.run(_in_order(todo.plan, todo.specs), paths, spool.emit, stop)
+                unfinished = executor.run(todo.plan.start_order(todo.specs), paths, spool.emit, stop)
                 to.forwarder.drain()  # what `tell_changes` has to say comes before the end
                 if todo.later and not unfinished:
                     specs = chosen(todo.later, hub.state)
                     announce_experiments(specs, todo.info, paths, spool)
-                    unfinished = executor.run(_in_order(todo.plan, specs), paths, spool.emit, stop)
+                    unfinished = executor.run(todo.plan.start_order(specs), paths, spool.emit, stop)
                     to.forwarder.drain()
         except KeyboardInterrupt:  # from user code: our signals raise nothing
             unfinished = BY_SIGNAL
@@ -350,14 +345,6 @@ def _run_all(todo: Todo, paths: RunPaths, executor: Executor, to: Recording) -> 
             with Spool(paths.spool(source), source) as spool:
                 spool.emit(end)
         return unfinished
-
-
-def _in_order(plan: Plan, specs: Specs) -> Specs:
-    """`specs`, which may be some of the plan's, as its priority has them."""
-    if not plan.train.priority:
-        return specs
-    place = {spec.experiment_id: i for i, spec in enumerate(plan.start_order(plan.specs("")))}
-    return sorted(specs, key=lambda spec: place[spec.experiment_id])
 
 
 def _new_grid_search(plan: Plan, storage: Path) -> RunPaths:

@@ -13,21 +13,7 @@ import yaml
 
 from mlgym.errors import ConfigError, ConfigPath, InputError, one_of
 from mlgym.schema import convert
-from mlgym.specs import ComponentSpec
-
-SECTIONS = ("global_config", "model_info")
-"""Top-level entries of a grid search config that are not components."""
-
-ROOTS = (
-    "model",
-    "trainer",
-    "optimizer",
-    "lr_scheduler",
-    "evaluator",
-    "early_stopping_strategy",
-    "checkpointing_strategy",
-)
-"""The components that the engine asks for by name."""
+from mlgym.specs import ROOTS, SECTIONS, ComponentSpec
 
 OPTIONAL_ROOTS = frozenset({"lr_scheduler", "early_stopping_strategy", "checkpointing_strategy"})
 

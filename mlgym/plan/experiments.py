@@ -17,6 +17,7 @@ from mlgym.record.events import Validation as Recorded
 from mlgym.record.events import plain, too_deep
 from mlgym.record.fold import State
 from mlgym.record.report import short_names
+from mlgym.record.validation import OUTER, SEED
 from mlgym.specs import ExperimentSpec
 
 _MOST_STATED = 100_000  # bytes of `model_info`
@@ -59,7 +60,7 @@ class Plan(NamedTuple):
                 experiment_id=experiment_id,
                 config=cell.config,
                 config_hash=cell.hash,
-                swept={".".join(map(str, path)): value for path, value in cell.swept.items()},
+                swept=_dotted(cell),
                 seed=self.train.seed,
                 num_epochs=self.train.num_epochs,
                 num_batches_per_epoch=self.train.num_batches_per_epoch,
@@ -83,15 +84,17 @@ class Plan(NamedTuple):
         if not isinstance(wanted, NestedCrossValidation) or not wanted.config.outer_only_for_selected:
             return False
         part = self.cells[experiment_id].part
-        return part is not None and part.inner == folds.OUTER
+        return part is not None and part.inner == OUTER
 
     def start_order(self, specs: list[ExperimentSpec]) -> list[ExperimentSpec]:
-        """`specs` in the order in which they should start: what `priority` names first, then by number.
+        """`specs`, some of the plan's, in the order in which they should start: what `priority` names first.
 
-        Each entry of `priority` gives values of sweeps: `{lr: 0.01}`. Raises `ConfigError` for one that fits nothing.
+        Each entry of `priority` gives values of sweeps: `{lr: 0.01}`. Raises `ConfigError` for one that fits nothing in
+        the plan.
         """
-        first: dict[int, ExperimentSpec] = {}
-        paths = {path for spec in specs for path in spec.swept}
+        place: dict[int, int] = {}
+        swept = {i: _dotted(cell) for i, cell in self.cells.items()} if self.train.priority else {}
+        paths = {path for values in swept.values() for path in values}
         for i, wanted in enumerate(self.train.priority):
             where = ("run_configuration", "config", "priority", i)
             try:
@@ -99,14 +102,15 @@ class Plan(NamedTuple):
             except ConfigError as error:
                 raise error.inside(*where).locate(self.run_document.place) from None
             fitting = [
-                spec
-                for spec in specs
-                if all(path in spec.swept and spec.swept[path] == value for path, value in values.items())
+                experiment_id
+                for experiment_id, found in swept.items()
+                if all(path in found and found[path] == value for path, value in values.items())
             ]
             if not fitting:
                 raise ConfigError("no experiment has these values", where).locate(self.run_document.place)
-            first |= {spec.experiment_id: spec for spec in fitting if spec.experiment_id not in first}
-        return [*first.values(), *(spec for spec in specs if spec.experiment_id not in first)]
+            for experiment_id in fitting:
+                place.setdefault(experiment_id, len(place))
+        return sorted(specs, key=lambda spec: place.get(spec.experiment_id, len(place)))
 
     def recorded(self) -> Recorded | None:
         """What the log is told of the validation."""
@@ -140,8 +144,7 @@ def read_plan(run_document: Document, run_config: RunConfig) -> Plan:
     validation = read_validation(document, grid_document) if document else None
     cells = dict(enumerate(points(cells_of(grid_document), validation)))
     plan = Plan(run_document, run_config, train, grid_document, cells, document, validation)
-    if train.priority:
-        plan.start_order(plan.specs(""))  # one that fits nothing is a mistake
+    plan.start_order([])  # a priority that fits nothing is a mistake
     return plan
 
 
@@ -217,7 +220,7 @@ def points(cells: list[Cell], validation: Validation | None) -> list[Cell]:
         cell._replace(
             swept=cell.swept
             | {(name,): number for name, number in (part.swept.items() if part else ())}
-            | ({} if seed is None else {("seed",): seed}),
+            | ({} if seed is None else {(SEED,): seed}),
             combination=combination,
             part=part,
             seed=seed,
@@ -252,6 +255,11 @@ def injected(experiment_id: int, cell: Cell, indices: Mapping[Part, dict[str, li
         if cell.part in indices:
             found["id_split_indices"] = indices[cell.part]
     return found
+
+
+def _dotted(cell: Cell) -> dict[str, Any]:
+    """What is swept, by path as it is recorded."""
+    return {".".join(map(str, path)): value for path, value in cell.swept.items()}
 
 
 def _axis(name: str, paths: set[str]) -> str:

@@ -14,13 +14,11 @@ import msgspec
 
 from mlgym.errors import ConfigError, ConfigPath
 from mlgym.plan.config import Document, typed
+from mlgym.record.validation import FOLD, INNER_FOLD, OUTER, OUTER_FOLD
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-OUTER = -1
-"""The inner fold of what is trained on all of an outer fold."""
 
 Groups = int | list[int | str]
 """A position in the items, or one value for each sample."""
@@ -109,7 +107,7 @@ class Part(NamedTuple):
     @property
     def swept(self) -> dict[str, int]:
         """As axes of the grid."""
-        return {"fold": self.outer} if self.inner is None else {"outer_fold": self.outer, "inner_fold": self.inner}
+        return {FOLD: self.outer} if self.inner is None else {OUTER_FOLD: self.outer, INNER_FOLD: self.inner}
 
     @property
     def ids(self) -> dict[str, int]:

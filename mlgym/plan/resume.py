@@ -123,8 +123,7 @@ def resume(
         validation,
         recorded_folds(validation, state),
     )
-    if train.priority:
-        plan.start_order(plan.specs(""))
+    plan.start_order([])
     choices = []
     for experiment_id in sorted({*cells, *state.experiments}):
         found = state.experiments.get(experiment_id)

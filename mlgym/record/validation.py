@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any, Literal, NamedTuple
 
+from mlgym.errors import InputError
 from mlgym.record.events import Validation
 from mlgym.record.fold import REMOVED, Experiment, State
 from mlgym.record.report import Mode, judged_by, short_names
@@ -28,6 +29,8 @@ RULES: dict[Epoch, str] = {
 
 FOLD, OUTER_FOLD, INNER_FOLD, SEED = AXES = ("fold", "outer_fold", "inner_fold", "seed")
 """The axes of the grid that are no values of a combination."""
+
+_MOST = 1_000_000  # points of a grid
 
 OUTER = -1
 """The inner fold of what is trained on all of an outer fold."""
@@ -106,9 +109,11 @@ def validated(
 ) -> Validated:
     """The report on `state`. What is not given is as the validation config has it, or as in `report`.
 
-    Raises `InputError` for a score that nothing has.
+    Raises `InputError` for a score that nothing has, and for more folds than any grid has.
     """
     plan = state.validation or Validation(combinations=0)
+    if plan.outer_folds * max(1, plan.inner_folds) * max(1, len(plan.seeds)) > _MOST:
+        raise InputError("the log names more folds than a grid can have")
     experiments = sorted(state.experiments.values(), key=lambda experiment: experiment.experiment_id)
     experiments = [
         one
@@ -186,11 +191,12 @@ def _std(values: Sequence[float]) -> float | None:
 
 def _key(experiment: Experiment) -> str:
     """What the experiments of one combination have in common."""
-    return json.dumps(_swept(experiment), sort_keys=True, default=repr)
+    return json.dumps(swept_values(experiment.swept), sort_keys=True, default=repr)
 
 
-def _swept(experiment: Experiment) -> dict[str, Any]:
-    return {path: value for path, value in experiment.swept.items() if path not in AXES}
+def swept_values(swept: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a combination: what is swept, but for folds and seeds."""
+    return {path: value for path, value in swept.items() if path not in AXES}
 
 
 def _ranking(
@@ -216,7 +222,9 @@ def _ranking(
         values = [score.value for score in scores.values() if score.value is not None]
         complete = len(values) == len(units) and not any(score.missing for score in scores.values())
         mean, std = (_mean(values), _std(values)) if values else (None, None)
-        found.append(Combination(numbers[key], _swept(members[0]), scores, epoch, mean, std, complete, None))
+        found.append(
+            Combination(numbers[key], swept_values(members[0].swept), scores, epoch, mean, std, complete, None)
+        )
     found.sort(key=lambda one: (not one.complete, by.better(math.nan if one.mean is None else one.mean), one.number))
     return Ranking([one._replace(rank=i if one.complete else None) for i, one in enumerate(found, 1)])
 

@@ -214,6 +214,7 @@ def test_a_server_that_is_late_goes_and_comes_back(grid: Grid, tmp_path: Path) -
     assert not list((grid.root / "spool").iterdir())
 
 
+@pytest.mark.long
 def test_another_machine_goes_on(grid: Grid, board: Board, tmp_path: Path) -> None:
     """The log, the configuration and the checkpoints come from the server, and the result is the same to the bit."""
     (tmp_path / "plain").mkdir()

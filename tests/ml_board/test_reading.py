@@ -14,12 +14,17 @@ import pytest
 
 from ml_board import projections, search
 from ml_board.projections import Which
+from mlgym.plan.config import read
+from mlgym.plan.sweep import expand
 from mlgym.record.events import body_of, decode_lines, seal
 from mlgym.record.fold import State, fold_all
 from mlgym.record.hub import Hub
 from mlgym.record.log import Log
+from mlgym.record.pipeline import as_json, pipeline
+from tests.conftest import DIGITS
 from tests.ml_board.boards import Board, batch, deliver
 from tests.ml_board.golden import write
+from tests.ml_board.page.logs import components
 
 GOLDEN = write.lines()
 EVENTS = [json.loads(line) for line in GOLDEN]
@@ -40,6 +45,37 @@ def of(seq: int) -> State:
 
 def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+# --- what an experiment consists of ---
+
+
+def test_a_pipeline(board: Board, gs: str) -> None:
+    """Of the last configuration that the log has of an experiment, with the files beside it or without."""
+    script = components(gs)
+    script.write(board.storage)
+    (board.storage / gs / "0" / "experiment_config.json").unlink()
+    answer = board.get(f"/grid_searches/{gs}/0/pipeline")
+    cell = expand(read(DIGITS / "gs_config.yml").value)[0]
+    expected = pipeline(cell.config, {".".join(map(str, path)): value for path, value in cell.swept.items()})
+    assert answer.json() == plain(as_json(expected))
+    script.config(0, {"model.config.x": 1}, config={"model": {"component_type_key": "M", "config": {"x": 1}}})
+    deliver(board, script.drain(), gs)
+    (node,) = board.get(f"/grid_searches/{gs}/0/pipeline").json()["nodes"]
+    assert (node["name"], node["type"], node["swept"]) == ("model", "M", {"config.x": 1})
+    many: dict[str, Any] = {f"c{i}": {} for i in range(501)}
+    script.config(1, {}, config=many)
+    script.config(5, {}, config=[1, "two"])
+    script.job(6, "INIT")
+    deliver(board, script.drain(), gs)
+    assert board.get(f"/grid_searches/{gs}/5/pipeline").json()["nodes"] == []
+    for experiment, status, words in (
+        (1, 400, "501 components"),
+        (6, 404, "no configuration"),
+        (7, 404, "no configura"),
+    ):
+        refused = board.get(f"/grid_searches/{gs}/{experiment}/pipeline")
+        assert (refused.status, words in refused.json()["error"]["message"]) == (status, True)
 
 
 # --- now and then ---

@@ -639,7 +639,7 @@ def test_every_route_is_described(board: Board, tmp_path: Path) -> None:
     assert all(op["security"] == [{"token": []}] for item in document["paths"].values() for op in item.values())
 
 
-@pytest.mark.parametrize("flags", [(), ("--no-token",)])
+@pytest.mark.parametrize("flags", [(), pytest.param(("--no-token",), marks=pytest.mark.long)])
 def test_a_machine_reads_the_description(tmp_path: Path, flags: tuple[str, ...]) -> None:
     """What it thinks of by itself is answered as described."""
     with Board(tmp_path, *flags) as board:

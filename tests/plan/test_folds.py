@@ -16,7 +16,6 @@ from mlgym.errors import ConfigError
 from mlgym.plan.config import Document, read_run_config
 from mlgym.plan.experiments import Folds, Plan, injected, points, read_plan, recorded_folds
 from mlgym.plan.folds import (
-    OUTER,
     CrossValidation,
     CrossValidationConfig,
     Data,
@@ -32,6 +31,7 @@ from mlgym.plan.folds import (
 from mlgym.plan.sweep import expand
 from mlgym.record import fold
 from mlgym.record.fold import State
+from mlgym.record.validation import OUTER
 from tests.conftest import ROOT, Run
 from tests.engine.grids import config
 

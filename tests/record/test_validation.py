@@ -337,6 +337,14 @@ def test_nested_with_seeds_and_repetitions() -> None:
     assert all(len(fold.score.experiments) == 2 for fold in found.outer)
 
 
+def test_more_folds_than_a_grid_has_are_refused() -> None:
+    """A log can say what it likes; whoever reads it must not count to a billion."""
+    with pytest.raises(InputError, match="more folds"):
+        validated(Log(Validation(combinations=1, outer_folds=10**9)).state)
+    with pytest.raises(InputError, match="more folds"):
+        validated(Log(Validation(combinations=1, outer_folds=2000, inner_folds=2000)).state)
+
+
 def test_a_grid_without_any() -> None:
     log = Log()
     log.add({LR: 0.1}, [0.5, 0.6])

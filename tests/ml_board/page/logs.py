@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from mlgym.plan.config import read
+from mlgym.plan.sweep import expand
 from mlgym.record.checkpoint_folder import Manifest
 from mlgym.record.events import (
     EVENT_TYPES,
@@ -30,6 +32,7 @@ from mlgym.record.events import (
     seal,
 )
 from mlgym.record.hub import Hub
+from tests.conftest import DIGITS
 
 START = 1_790_000_000_000
 """Unix time in ms at which logs begin, unless told otherwise: in September 2026."""
@@ -272,4 +275,28 @@ def sweep(grid_search_id: str) -> Script:
     script.job(10, "INIT", attempt=2, start_epoch=2)
     script.job(10, "RUNNING", attempt=2, start_epoch=2, starting_time=START + 60_000)
     script.progress(10, 3, 20, attempt=2)
+    return script
+
+
+HOSTILE_NAME = "<img src=x onerror=alert(1)> & \u202e]] größe"
+
+
+def components(grid_search_id: str) -> Script:
+    """Experiments 0 and 1 of the digits example; in 2 and 3 of them a component is missing, and others are not used."""
+    script = Script(grid_search_id)
+    cells = expand(read(DIGITS / "gs_config.yml").value)
+    script.grid(num_experiments=4)
+    for experiment in range(4):
+        config = dict(cells[experiment].config)
+        if experiment > 1:
+            del config["data_collator"]
+            config[HOSTILE_NAME] = {
+                "component_type_key": "<b>",
+                "variant_key": "</svg><script>",
+                "config": {"<i>": 1.0},
+            }
+            config["watcher"] = {**config["eval_component"], "config": {}}
+        swept = {".".join(map(str, path)): value for path, value in cells[experiment].swept.items()}
+        script.config(experiment, swept, EPOCHS, config)
+        script.job(experiment, "RUNNING")
     return script

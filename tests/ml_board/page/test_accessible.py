@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.ml_board.boards import Board
 from tests.ml_board.browser import SERVER_GONE, Pages, Theme, address, chart, connection, rows, until
 from tests.ml_board.conftest import FRONTEND
-from tests.ml_board.page.logs import Script, scores, sweep, swept
+from tests.ml_board.page.logs import Script, components, scores, sweep, swept
 
 GS = "sweep"
 WIDE, NARROW = 1280, 400
@@ -55,6 +55,7 @@ def troubled(gs: str) -> Script:
 def _logs(board: Board) -> None:
     sweep(GS).write(board.storage)
     troubled("troubled").write(board.storage)
+    components("components").write(board.storage)
 
 
 def table(page: Page) -> None:
@@ -108,6 +109,10 @@ def all_open(page: Page) -> None:
     expect(page.get_by_role("region", name="job attempts")).to_be_visible()
 
 
+def component(page: Page) -> None:
+    expect(page.get_by_role("region", name="component optimizer")).to_contain_text("optimizer_key")
+
+
 def axis_menu(page: Page) -> None:
     found = page.get_by_role("region", name="parallel coordinates", exact=True)
     found.locator(".axis summary").filter(has_text="optimizer_key").click()
@@ -132,6 +137,8 @@ VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "compare": (address(GS, "compare", sel="0,5,9"), lambda page: expect(page.get_by_role("region", name="configuration differences")).to_be_visible()),
     "compare-none": (address(GS, "compare"), heading("Choose what to compare")),
     "experiment": (address(GS, "experiment", exp=1, flip="config,environment"), all_open),
+    "components": (address("components", "experiment", exp=2, flip="pipeline", node="optimizer"), component),
+    "components-table": (address("components", "experiment", exp=2, flip="pipeline", node="optimizer", **{"as": "table"}), component),
     "failed": (address(GS, "experiment", exp=9), heading("Job attempts")),
     "experiments": (address(GS, "experiment"), heading("Experiments")),
     "events": (address(GS, "events"), events),
@@ -231,7 +238,9 @@ REACHED = """() => {
 }"""
 
 
-@pytest.mark.parametrize("view", ["grids", "beside", "sweep", "compare", "experiment", "event", "settings", "replay"])
+@pytest.mark.parametrize(
+    "view", ["grids", "beside", "sweep", "compare", "experiment", "components", "event", "settings", "replay"]
+)
 def test_everything_is_reached_on_a_narrow_screen(board: Board, pages: Pages, view: str) -> None:
     pages.announce("404")
     where, ready = VIEWS[view]

@@ -290,9 +290,13 @@ def test_a_board_that_is_killed_under_the_page(tmp_path: Path, pages: Pages) -> 
 def every_warning_once(page: Page) -> None:
     told = page.locator("details").filter(has_text=re.compile(r"^\d+ warnings"))
     told.locator("summary").click()
-    texts = told.get_by_role("listitem").all_inner_texts()
-    numbers = [int(re.search(r"warning number (\d+)\.", text)[1]) for text in texts]  # type: ignore[index]
-    assert numbers == list(range(EPOCHS, -1, -1))
+
+    def numbers() -> list[int]:
+        texts = told.get_by_role("listitem").all_inner_texts()
+        return [int(re.search(r"warning number (\d+)\.", text)[1]) for text in texts]  # type: ignore[index]
+
+    until(page, lambda: max(numbers()) == EPOCHS, "the last one to be painted")
+    assert numbers() == list(range(EPOCHS, -1, -1))
 
 
 def every_event_once(page: Page, total: int) -> None:

@@ -83,6 +83,8 @@ export class Session {
   private filling: Promise<void> | null = null;
   private clock = 0;
   private frame = 0;
+  /** Whether the board has said where the log ends: a page that begins in the past does not know at first. */
+  private headKnown = false;
 
   constructor(
     readonly id: string,
@@ -101,6 +103,7 @@ export class Session {
       },
       head: (_, seq) => {
         this.head.value = seq;
+        this.headKnown = true;
         void this.pull();
       },
       roundTrip: (ms) => (this.roundTrip.value = ms),
@@ -374,7 +377,7 @@ export class Session {
 
   private advance(ms: number, speed: number): void {
     const next = this.buffer[0];
-    if (!next && this.state.seq >= this.head.value) {
+    if (!next && this.state.seq >= this.head.value && this.headKnown) {
       this.sought = this.state.seq;
       return this.pause(); // the end
     }
@@ -400,6 +403,7 @@ export class Session {
       const page = await this.rest.events(this.id, { after, limit: PAGE }, this.stop.signal);
       if (generation !== this.generation.value) return;
       this.head.value = Math.max(this.head.value, page.head);
+      this.headKnown = true;
       this.buffer.push(...(page.events as Record<string, unknown>[]));
     } catch (error) {
       if (!this.stop.signal.aborted) this.fail(error);

@@ -16,6 +16,7 @@ import { ConfigTree } from "./config-tree";
 import { useKeys } from "./keys";
 import { OutputView } from "./output";
 import { Bar, Empty, Seq, Status, useAsked, useNow, useSession } from "./parts";
+import { PipelineView } from "./pipeline";
 import { useWindow, WindowTable } from "./window";
 import "./experiment.css";
 
@@ -133,6 +134,7 @@ function One({ session, experiment }: { session: Session; experiment: Experiment
   const warnings = session.state.warnings.filter((one) => one.experiment_id === id);
   const charts = useMemo(() => <Charts session={session} experiments={[id]} />, [session, id]);
   const config = useMemo(() => <Config session={session} experiment={id} swept={experiment.swept} />, [session, id, experiment.swept]);
+  const pipeline = useMemo(() => <PipelineView session={session} experiment={id} />, [session, id]);
   const running = experiment.status === "RUNNING";
   return (
     <>
@@ -156,6 +158,9 @@ function One({ session, experiment }: { session: Session; experiment: Experiment
       </div>
       <Section name="charts" title="Charts">
         {charts}
+      </Section>
+      <Section name="pipeline" title="Components">
+        {pipeline}
       </Section>
       <Section name="config" title="Configuration" note={swept(experiment)}>
         {config}
@@ -230,7 +235,7 @@ function useDetail(session: Session, experiment: Experiment): { detail?: Experim
 /** A part that opens and closes; which are not as they are by default stands in the address. */
 function Section({ name, title, note, children }: { name: string; title: string; note?: string | number; children: ComponentChildren }): JSX.Element {
   const flipped = new Set((route.value.query.flip ?? "").split(",").filter(Boolean));
-  const open = flipped.has(name) === ["config", "environment"].includes(name);
+  const open = flipped.has(name) === ["pipeline", "config", "environment"].includes(name);
   return (
     <details
       class="card"

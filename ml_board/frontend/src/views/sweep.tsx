@@ -14,6 +14,7 @@ import { type Pace, Parallel } from "./parallel";
 import { Empty } from "./parts";
 import "./sweep.css";
 import { ExperimentTable } from "./table";
+import { Validation } from "./validation";
 
 export function SweepView({ session }: { session: Session }): JSX.Element {
   const pace = useRef<Pace>({ at: 0, cost: 0 }).current;
@@ -26,6 +27,7 @@ export function SweepView({ session }: { session: Session }): JSX.Element {
     <div class="sweep stack">
       <h1 class="visually-hidden">Sweep</h1>
       {page}
+      <Validation session={session} />
       {table}
     </div>
   );

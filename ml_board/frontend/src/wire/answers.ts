@@ -38,6 +38,39 @@ export interface ExperimentRow {
   changes: number;
 }
 
+/** A combination on a fold, or with a seed; `missing` says which of its trainings have no score, and why. */
+export interface FoldScore {
+  value: Scalar | null;
+  experiments: number[];
+  missing: string[];
+}
+
+export interface Combination {
+  number: number;
+  swept: Record<string, unknown>;
+  scores: Record<string, FoldScore>;
+  epoch: number | null;
+  mean: Scalar | null;
+  std: Scalar | null;
+  complete: boolean;
+  rank: number | null;
+}
+
+export interface Report {
+  kind: string;
+  score: string | null;
+  mode: "max" | "min";
+  epoch: EpochRule;
+  /** null when it is nested */
+  ranking: Combination[] | null;
+  outer: { fold: number; inner: Combination[]; chosen: Combination | null; score: FoldScore; epoch: number | null }[];
+  mean: Scalar | null;
+  std: Scalar | null;
+  missing: string[];
+}
+
+export type EpochRule = "last" | "average" | "best";
+
 export interface Warning {
   seq: number;
   time: number;
@@ -135,6 +168,44 @@ export interface EventPage {
   head: number;
   events: unknown[];
   next?: number | null;
+}
+
+/** A component. `swept`: path from the component on -> the value taken. */
+export interface PipelineNode {
+  name: string;
+  type: string;
+  variant: string;
+  config: unknown;
+  swept: Record<string, unknown>;
+  used: boolean;
+  missing: boolean;
+  group: string;
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  lines: { kind: string; text: string; x: number; y: number }[];
+}
+
+/** `target` requires `source`; without a `path` it is not drawn. */
+export interface PipelineEdge {
+  source: string;
+  target: string;
+  requirement: string;
+  subscription: unknown;
+  label: string;
+  x: number;
+  y: number;
+  path: string;
+  head: string;
+}
+
+/** A picture, in pixels. */
+export interface Pipeline {
+  width: number;
+  height: number;
+  nodes: PipelineNode[];
+  edges: PipelineEdge[];
 }
 
 export interface Output {

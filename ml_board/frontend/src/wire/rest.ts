@@ -2,10 +2,12 @@
 
 import type {
   Endpoints,
+  EpochRule,
   EventPage,
   ExperimentDetail,
   Listed,
   Output,
+  Report,
   Rows,
   SeriesAnswer,
   Summary,
@@ -91,6 +93,9 @@ export class Rest {
 
   timeline = (id: string, points = 1000): Promise<Timeline> => this.json(`/grid_searches/${id}/timeline`, { points });
 
+  report = (id: string, which: { metric: string | null; epoch: EpochRule | null; at?: number | undefined }, signal?: AbortSignal): Promise<Report> =>
+    this.json(`/grid_searches/${id}/report`, which, signal);
+
   events = (
     id: string,
     which: { after?: number; before?: number | undefined; limit?: number; type?: readonly string[]; experiment?: number | undefined },
@@ -105,6 +110,9 @@ export class Rest {
 
   experimentConfig = async (id: string, experiment: number): Promise<unknown> =>
     this.json(`/grid_searches/${id}/${experiment}/experiment_config`);
+
+  /** The text of a `Pipeline`: numbers in its configurations are shown as they are written. */
+  pipeline = (id: string, experiment: number): Promise<string> => this.text(`/grid_searches/${id}/${experiment}/pipeline`);
 
   systemInfo = async (id: string, experiment: number): Promise<unknown> => this.json(`/system-info/${id}/${experiment}`);
 
