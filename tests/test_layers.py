@@ -34,6 +34,7 @@ ROWS = [
         "record.delivery",
         "record.remote",
         "record.card",
+        "record.card_blocks",
         "record.card_svg",
         "record.card_html",
         "record.card_markdown",

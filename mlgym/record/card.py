@@ -35,6 +35,7 @@ from mlgym.record.log import Log
 from mlgym.record.report import Mode, judged_by
 from mlgym.record.scores import Scores
 from mlgym.record.validation import AXES
+from mlgym.specs import ROOTS
 
 T = TypeVar("T")
 
@@ -244,7 +245,7 @@ class At(_Part, frozen=True, kw_only=True):
 
 
 class ScoreDetails(_Part, frozen=True, kw_only=True):
-    """A score on a split: the last, and the best by `mode`."""
+    """A score on a split: the last, the best by `mode`, and what it was when the score that is judged by was best."""
 
     tag: str
     split: str
@@ -252,6 +253,7 @@ class ScoreDetails(_Part, frozen=True, kw_only=True):
     mode: Mode
     last: At
     best: At | None
+    at_best_epoch: Number | None
     epochs: list[int]
     values: list[Number]
 
@@ -545,10 +547,12 @@ def _part(config: Any) -> dict[str, Any] | None:
 
 
 def _hyperparameters(of: Sources) -> list[Hyperparameter]:
-    """Every value of the configuration but names of components, keys and tags; swept ones first, folds not at all."""
+    """Values of the configuration: swept ones first, folds not at all, and not what only evaluation needs."""
     swept = {path: value for path, value in of.experiment.swept.items() if path not in AXES}
     found = [Hyperparameter(parameter=path, value=value, swept=True) for path, value in swept.items()]
     for name in _used(of.config):
+        if of.config[name].get("component_type_key") == "EVAL_COMPONENT":
+            continue
         for path, value in _leaves(f"{name}.config", _config(of, name)):
             if not any(path == taken or path.startswith(f"{taken}.") for taken in swept):
                 found.append(Hyperparameter(parameter=path, value=value, swept=False))
@@ -566,21 +570,10 @@ def _leaves(path: str, value: Any) -> Iterable[tuple[str, Any]]:
         yield path, value
 
 
-_ROOTS = (
-    "model",
-    "trainer",
-    "optimizer",
-    "lr_scheduler",
-    "evaluator",
-    "early_stopping_strategy",
-    "checkpointing_strategy",
-)
-
-
 def _used(config: Mapping[str, Any]) -> list[str]:
     """The components that are built, in the order written; all of them, should there be no such as are asked for."""
     found: set[str] = set()
-    left = [name for name in _ROOTS if name in config]
+    left = [name for name in ROOTS if name in config]
     while left:
         name = left.pop()
         if name not in found and isinstance(config.get(name), dict):
@@ -614,9 +607,10 @@ def _evaluation(of: Sources) -> EvalDetails:
         score, mode = judged_by(of.state.experiments.values())
     if score is not None and of.state.validation and of.state.validation.mode:
         mode = of.state.validation.mode
-    scores = [_score(experiment, key, found, score, mode) for key, found in experiment.scores.items() if found]
-    judged = next((one for one in scores if f"{one.split}/{one.tag}" == score), None)
-    best = judged.best.epoch if judged and judged.best else None
+    judged = experiment.scores.get(score or "", Scores())
+    at = judged.highest() if mode == "max" else judged.lowest()
+    best = None if at is None else judged.epochs[at]
+    scores = [_score(experiment, key, score, mode, best) for key, found in experiment.scores.items() if found]
     evaluated = next(iter(_of_type(of, "EVAL_COMPONENT")), {})
     return EvalDetails(
         score=score,
@@ -637,7 +631,8 @@ def _parts(entries: Any) -> list[dict[str, Any]]:
     return [found for entry in entries if (found := _part(entry))] if isinstance(entries, list) else []
 
 
-def _score(experiment: Experiment, key: str, scores: Scores, judged: str | None, mode: Mode) -> ScoreDetails:
+def _score(experiment: Experiment, key: str, judged: str | None, mode: Mode, best: int | None) -> ScoreDetails:
+    scores = experiment.scores[key]
     split, _, tag = key.partition("/")
     own = mode if key == judged else judged_by([experiment], key)[1]
     at = scores.highest() if own == "max" else scores.lowest()
@@ -649,6 +644,7 @@ def _score(experiment: Experiment, key: str, scores: Scores, judged: str | None,
         mode=own,
         last=At(epoch=scores.epochs[-1], value=number(scores.values_[-1])),
         best=None if at is None else At(epoch=scores.epochs[at], value=number(scores.values_[at])),
+        at_best_epoch=number(scores[best]) if best is not None and best in scores else None,
         epochs=[scores.epochs[i] for i in kept],
         values=[number(scores.values_[i]) for i in kept],
     )
@@ -669,13 +665,14 @@ def _kept(scores: Scores) -> list[int]:
 
 
 def _class_results(of: Sources, best: int | None) -> list[ClassDetails]:
-    """Those of the best epoch, if they were recorded, and of the last one that was."""
+    """Those of the best epoch, if they were recorded, and of the last one that was; what was trained on comes last."""
+    trained = [split.split for split in (of.data.splits if of.data else ()) if "training" in split.uses]
     last = of.classes[-1].epoch if of.classes else None
     return [
         _class_details(of, counted, found.epoch, found.epoch == best, found.epoch == last)
         for found in reversed(of.classes)
         if found.epoch in (best, last)
-        for counted in found.splits
+        for counted in sorted(found.splits, key=lambda counted: counted.split in trained)
     ]
 
 

@@ -361,7 +361,7 @@ def _training(card: ModelCard) -> Iterable[Block]:
     if training.hyperparameters:
         yield Subheading("Hyperparameters")
         yield Table(
-            ["parameter", "value", ""],
+            ["parameter", "value", "in the grid"],
             [
                 [readable_path(one.parameter), words(one.value), "swept" if one.swept else ""]
                 for one in training.hyperparameters
@@ -384,12 +384,14 @@ def _evaluation(card: ModelCard) -> Iterable[Block]:
     if evaluation.score:
         found = f", which was best at epoch {evaluation.best_epoch}" if evaluation.best_epoch is not None else ""
         yield Text(f"Experiments are compared by {evaluation.score} ({direction} is better){found}.", True)
+    chosen = [] if evaluation.best_epoch is None else [f"at epoch {evaluation.best_epoch}"]
     yield Table(
-        ["score", "split", "last", "at epoch", "best", "at epoch"],
+        ["score", "split", *chosen, "last", "at epoch", "best", "at epoch"],
         [
             [
                 one.tag,
                 one.split,
+                *(["-" if one.at_best_epoch is None else score(one.at_best_epoch)] if chosen else []),
                 score(one.last.value),
                 str(one.last.epoch),
                 score(one.best.value) if one.best else "-",
@@ -398,7 +400,7 @@ def _evaluation(card: ModelCard) -> Iterable[Block]:
             for one in evaluation.scores
         ],
         2,
-        "Best is the largest for scores and the smallest for losses and errors, each chosen for itself.",
+        "Best is the largest of scores and the smallest of losses, each chosen for itself, and so a little too good.",
     )
     definitions = [*(("metric", one) for one in evaluation.metrics), *(("loss", one) for one in evaluation.losses)]
     if definitions:

@@ -1,6 +1,6 @@
 """A model card as one HTML file that asks for nothing and runs nothing: to be read, printed and sent. Pure.
 
-Imports card, card_blocks, card_svg.
+Imports errors, card, card_blocks, card_svg, pipeline, pipeline_text.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from string import Template
 
+from mlgym.errors import InputError
 from mlgym.record.card import ModelCard
 from mlgym.record.card_blocks import (
     Block,
@@ -25,8 +26,12 @@ from mlgym.record.card_blocks import (
     document,
 )
 from mlgym.record.card_svg import chart, matrix, text
+from mlgym.record.pipeline import pipeline
+from mlgym.record.pipeline_text import svg
 
 _ADDRESS = re.compile(r"https?://[^\s<>\"']{1,2000}")
+
+_JOINT = re.compile(r"([_.](?=\w)|[^\s_.&;<>]{20})")
 
 
 def as_html(card: ModelCard) -> str:
@@ -52,12 +57,16 @@ def _contents(found: Document) -> str:
 
 def _sections(found: Document) -> list[str]:
     parts: list[str] = []
+    before: Block | None = None
     for block in found.blocks:
         if isinstance(block, Heading):
             parts += ["</section>"] if parts else []
             parts.append(f'<section aria-labelledby="{block.anchor}"><h2 id="{block.anchor}">{text(block.text)}</h2>')
+        elif isinstance(before, Matrix):
+            parts[-1] = f'<div class="beside">{parts[-1]}{_block(block)}</div>'
         else:
             parts.append(_block(block))
+        before = block
     return [*parts, "</section>"]
 
 
@@ -76,7 +85,7 @@ def _block(block: Block) -> str:
         case Distribution():
             return _distribution(block)
         case Matrix():
-            return f"<figure class='matrix'>{matrix(block)}</figure>"
+            return f'<figure class="matrix">{matrix(block)}</figure>'
         case Folded():
             lines = "\n".join(text(line) for line in block.lines)
             return f"<details><summary>{text(block.title)}</summary><pre>{lines}</pre></details>"
@@ -89,8 +98,12 @@ def _block(block: Block) -> str:
 
 
 def _graph(of: Graph) -> str:
-    """The picture."""
-    return ""
+    """The picture, if it is not too large for one; the table comes after it anyway."""
+    try:
+        drawn = pipeline(of.config, of.swept)
+    except InputError:
+        return ""
+    return f'<figure class="graph">{svg(drawn, inline=True)}</figure>'
 
 
 def _linked(value: str) -> str:
@@ -114,7 +127,8 @@ def _table(of: Table) -> str:
 
 
 def _cell(cell: str) -> str:
-    return f"<mark>{cell}</mark>" if cell == "swept" else text(cell)
+    """Long names may be broken where they have joints, and digests anywhere."""
+    return f"<mark>{cell}</mark>" if cell == "swept" else _JOINT.sub(r"\1<wbr>", text(cell))
 
 
 def _distribution(of: Distribution) -> str:
@@ -123,7 +137,7 @@ def _distribution(of: Distribution) -> str:
     rows = []
     for label, row in zip(of.labels, of.counts, strict=True):
         cells = "".join(
-            f'<td class="bar"><span style="width:{100 * one[1] / largest:.1f}%"></span>'
+            f'<td class="bar"><span style="width:{94 * one[1] / largest:.1f}%"></span>'
             f"<b>{count(one[0])}</b> <small>{one[1]:.1f}%</small></td>"
             if one
             else "<td class='bar'>-</td>"
@@ -200,7 +214,7 @@ thead th { color: var(--soft); font-size: 0.82rem; border-bottom-color: var(--so
 td:first-child, th:first-child { padding-left: 0; }
 mark { background: color-mix(in srgb, var(--accent) 16%, transparent); color: var(--accent); border-radius: 4px;
   padding: 1px 7px;
-  font-size: 0.8rem; font-weight: 600; }
+  font-size: 0.8rem; font-weight: 600; white-space: nowrap; }
 .bars td { position: relative; white-space: nowrap; min-width: 110px; }
 .bars td span { position: absolute; left: 0; top: 3px; bottom: 3px; background: var(--line-1); opacity: 0.2;
   border-radius: 3px;
@@ -211,18 +225,23 @@ mark { background: color-mix(in srgb, var(--accent) 16%, transparent); color: va
 figure { margin: 0; break-inside: avoid; }
 figcaption { font-size: 0.9rem; font-weight: 600; margin-bottom: 4px; overflow-wrap: anywhere; }
 figure svg { display: block; width: 100%; height: auto; color: var(--ink); }
-svg text { font: 11px system-ui, -apple-system, "Segoe UI", Arial, "DejaVu Sans", sans-serif; fill: var(--soft); }
+.charts text, .matrix text { font: 11px system-ui, -apple-system, "Segoe UI", Arial, "DejaVu Sans", sans-serif;
+  fill: var(--soft); }
 svg polyline { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 svg circle { fill: var(--paper); stroke-width: 2; }
 svg .grid { stroke: var(--rule); }
 svg .axis { stroke: var(--soft); }
 svg .key { stroke-width: 2.5; stroke-linecap: round; }
+.beside { display: flex; flex-wrap: wrap; gap: 8px 32px; align-items: flex-start; }
+.beside .matrix { flex: 0 1 auto; min-width: min(100%, 300px); }
+.beside .scroll { flex: 1 1 330px; }
 .matrix { margin: 10px 0 16px; }
 .matrix text { fill: var(--ink); }
 .matrix .right { fill: var(--heat); }
 .matrix .wrong { fill: var(--heat-wrong); }
 .matrix .on { fill: var(--on-heat); }
 .graph { overflow-x: auto; margin: 6px 0 16px; }
+.graph svg { max-width: 100%; width: auto; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--accent); }
 pre { font-size: 0.8rem; line-height: 1.45; columns: 3 190px; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -235,7 +254,7 @@ footer { margin-top: 48px; padding-top: 14px; padding-bottom: 40px; color: var(-
 }
 @page { size: A4; margin: 16mm 15mm; }
 @media print {
-  :root { color-scheme: light; font-size: 10.5pt; --paper: #ffffff; --ink: #17202b; --soft: #56606d; --rule: #d5dbe2;
+  :root { color-scheme: light; font-size: 9.5pt; --paper: #ffffff; --ink: #17202b; --soft: #56606d; --rule: #d5dbe2;
     --wash: #f5f7fa; --accent: #1f5a9c; --line-1: #1f6fbf; --line-2: #c8541b; --line-3: #1d8a5f; --line-4: #8a4fb0;
     --line-5: #a67a00; --line-6: #c23b6d; --heat: #1f6fbf; --heat-wrong: #c8541b; }
   main, header, footer { max-width: none; padding-left: 0; padding-right: 0; }
@@ -247,7 +266,9 @@ footer { margin-top: 48px; padding-top: 14px; padding-bottom: 40px; color: var(-
   tr, dt, dd, .highlights, figure { break-inside: avoid; }
   thead { display: table-header-group; }
   .highlights, .highlights div, mark { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  th, td { padding-top: 3px; padding-bottom: 3px; }
   .charts { grid-template-columns: 1fr 1fr; }
+  .beside { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 7fr); break-inside: avoid; }
   a { color: inherit; }
 }
 </style>

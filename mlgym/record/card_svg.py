@@ -17,13 +17,13 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 84.0, 12.0, 30.0
 _LETTER = 6.2  # pixels of a letter of 11 px, at most on average
 _COLOURS = 6
 
-_NOT_SHOWN = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
+NOT_SHOWN = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
 """Control characters, and what turns the direction of the text after it."""
 
 
 def text(value: str) -> str:
     """Plain text in HTML and SVG: nothing in it is markup, and nothing in it is invisible."""
-    return escape(_NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", value))
+    return escape(NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", value))
 
 
 def chart(of: Chart) -> str:
@@ -100,7 +100,7 @@ def _ticks(low: float, high: float, wanted: int) -> list[float]:
     raw = (high / 2 - low / 2) / wanted * 2
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    begin, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    begin, end = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
     found = [number * step for number in range(begin, end + 1)]
     return found if len(found) <= 3 * wanted and all(map(math.isfinite, found)) else [low, high]
 
