@@ -30,8 +30,9 @@ from mlgym.record.card_blocks import (
 from mlgym.record.card_svg import NOT_SHOWN
 
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]{1,2000}")
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~$&@^-])")
-_BEGINNING = re.compile(r"^(\s*)(\d{1,9})([.)])|^(\s*)([=:])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
+_BEGINNING = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$))|(?=[-+#]))")
+"""Where a line would begin a list, a rule or a heading."""
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}")
 _MOST_EPOCHS = 12
 _MOST_CLASSES = 20
@@ -51,8 +52,8 @@ def as_markdown(card: ModelCard) -> str:
 def text(value: str) -> str:
     """Plain text on one line."""
     value = " ".join(NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", value).split())
-    value = re.sub(r"(?i)\b(https?|ftp|mailto|www)([:.])", r"\1&#8203;\2", _SPECIAL.sub(r"\\\1", value))
-    return _BEGINNING.sub(lambda m: f"{m[1]}{m[2]}\\{m[3]}" if m[2] else f"{m[4]}\\{m[5]}", value)
+    value = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _BEGINNING.sub(r"\1\\", _SPECIAL.sub(r"\\\1", value))
 
 
 def _paragraphs(value: str) -> str:
@@ -171,4 +172,5 @@ def _named(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", text.replace("\u2028", " ").replace("\u2029", " "))
