@@ -382,7 +382,8 @@ def _experiment(wanted: str | None, state: State) -> int:
     from mlgym.record.report import report
 
     validation = state.validation
-    best = report(state, validation and validation.metric, validation and validation.mode).winner
+    metric, mode = (validation.metric, validation.mode) if validation else (None, None)
+    best = report(state, metric, mode).winner
     if best is None:
         raise InputError("no experiment has a score yet, so none is the best; name one")
     return best
