@@ -200,7 +200,10 @@ def stated(grid_document: Document) -> dict[str, Any]:
     found = grid_document.value.get("model_info") or {}
     if not isinstance(found, dict):
         found = {"model_description": found}
-    text = msgspec.json.encode(plain(found))
+    try:
+        text = msgspec.json.encode(plain(found))
+    except UnicodeEncodeError:
+        raise ConfigError("holds characters that are none", ("model_info",)) from None
     if len(text) > _MOST_STATED or too_deep(text):
         raise ConfigError(f"expected up to {_MOST_STATED:,} bytes, nested up to 60 deep", ("model_info",))
     result: dict[str, Any] = msgspec.json.decode(text)

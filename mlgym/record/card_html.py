@@ -220,7 +220,7 @@ mark { background: color-mix(in srgb, var(--accent) 16%, transparent); color: va
   border-radius: 3px;
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .bars b { font-weight: 500; position: relative; }
-.bars small { color: var(--soft); position: relative; }
+.bars small { position: relative; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 18px 24px; }
 figure { margin: 0; break-inside: avoid; }
 figcaption { font-size: 0.9rem; font-weight: 600; margin-bottom: 4px; overflow-wrap: anywhere; }

@@ -172,5 +172,7 @@ def _named(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", text.replace("\u2028", " ").replace("\u2029", " "))
+    """Without tags also for those who take front matter for text."""
+    written = json.dumps(value, ensure_ascii=False).replace("\u2028", " ").replace("\u2029", " ")
+    written = written.replace("<", "\\u003c").replace(">", "\\u003e")
+    return NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", written)

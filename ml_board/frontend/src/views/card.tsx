@@ -44,7 +44,7 @@ export function CardView({ session, experiment }: { session: Session; experiment
 type Row = [string, ComponentChildren];
 
 function Facts({ rows }: { rows: Row[] }): JSX.Element | null {
-  const told = rows.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const told = rows.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
   if (!told.length) return null;
   return (
     <dl class="facts">
@@ -197,7 +197,7 @@ function Training({ of }: { of: Card }): JSX.Element {
       {hyperparameters.length > 0 && (
         <Table
           label="hyperparameters"
-          head={["parameter", "value", ""]}
+          head={["parameter", "value", "in the grid"]}
           rows={hyperparameters.map(({ parameter, value, swept }) => [parameter.replace(".config.", "."), text(value), swept && <strong>swept</strong>])}
           words={3}
         />
@@ -206,8 +206,9 @@ function Training({ of }: { of: Card }): JSX.Element {
   );
 }
 
-function Evaluation({ of }: { of: Card }): JSX.Element {
+function Evaluation({ of }: { of: Card }): JSX.Element | null {
   const { score, best_epoch, scores, class_results } = of.eval_details;
+  if (!scores.length) return null;
   return (
     <>
       <h3>Evaluation</h3>
