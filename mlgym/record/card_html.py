@@ -31,7 +31,7 @@ from mlgym.record.pipeline_text import svg
 
 _ADDRESS = re.compile(r"https?://[^\s<>\"']{1,2000}")
 
-_JOINT = re.compile(r"([_.](?=\w)|[^\s_.&;<>]{20})")
+_JOINT = re.compile(r"([_.](?=[A-Za-z])|[^\s_.&;<>]{20})")
 
 
 def as_html(card: ModelCard) -> str:
@@ -209,7 +209,7 @@ table { border-collapse: collapse; width: 100%; font-size: 0.9rem; font-variant-
 th, td { text-align: left; padding: 5px 10px; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: anywhere; }
 th { font-weight: 600; }
-thead th { color: var(--soft); font-size: 0.82rem; border-bottom-color: var(--soft); overflow-wrap: normal; }
+thead th { white-space: nowrap; color: var(--soft); font-size: 0.82rem; border-bottom-color: var(--soft); overflow-wrap: normal; }
 .number { text-align: right; white-space: nowrap; }
 td:first-child, th:first-child { padding-left: 0; }
 mark { background: color-mix(in srgb, var(--accent) 16%, transparent); color: var(--accent); border-radius: 4px;
@@ -262,7 +262,7 @@ footer { margin-top: 48px; padding-top: 14px; padding-bottom: 40px; color: var(-
   nav, details { display: none; }
   section { margin-top: 24px; }
   .scroll, .graph { overflow: visible; }
-  h2, h3, figcaption { break-after: avoid; }
+  h2, h3, h3 + .muted, figcaption { break-after: avoid; }
   tr, dt, dd, .highlights, figure { break-inside: avoid; }
   thead { display: table-header-group; }
   .highlights, .highlights div, mark { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
