@@ -79,10 +79,8 @@ def sources(log: Log, state: State, experiment_id: int, info: Mapping[str, Any] 
     experiment = state.experiments.get(experiment_id)
     if experiment is None:
         known = [str(number) for number in sorted(state.experiments)]
-        raise InputError(
-            f"there is no experiment {experiment_id} in {state.grid_search_id}; "
-            + (one_of(str(experiment_id), known) if len(known) <= 20 else f"there are {known[0]} to {known[-1]}")
-        )
+        which = one_of(str(experiment_id), known) if len(known) <= 20 else f"there are {known[0]} to {known[-1]}"
+        raise InputError(f"there is no experiment {experiment_id} in {state.grid_search_id}; {which}")
 
     def said(name: str, kind: type[T]) -> T | None:
         return _payload(log, experiment.facts.get(name, 0), kind)

@@ -209,7 +209,8 @@ table { border-collapse: collapse; width: 100%; font-size: 0.9rem; font-variant-
 th, td { text-align: left; padding: 5px 10px; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: anywhere; }
 th { font-weight: 600; }
-thead th { white-space: nowrap; color: var(--soft); font-size: 0.82rem; border-bottom-color: var(--soft); overflow-wrap: normal; }
+thead th { white-space: nowrap; color: var(--soft); font-size: 0.82rem; border-bottom-color: var(--soft);
+  overflow-wrap: normal; }
 .number { text-align: right; white-space: nowrap; }
 td:first-child, th:first-child { padding-left: 0; }
 mark { background: color-mix(in srgb, var(--accent) 16%, transparent); color: var(--accent); border-radius: 4px;

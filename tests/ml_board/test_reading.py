@@ -16,6 +16,10 @@ from ml_board import projections, search
 from ml_board.projections import Which
 from mlgym.plan.config import read
 from mlgym.plan.sweep import expand
+from mlgym.record.card import as_json as card_as_json
+from mlgym.record.card import card, sources
+from mlgym.record.card_html import as_html
+from mlgym.record.card_markdown import as_markdown
 from mlgym.record.events import body_of, decode_lines, seal
 from mlgym.record.fold import State, fold_all
 from mlgym.record.hub import Hub
@@ -25,6 +29,7 @@ from tests.conftest import DIGITS
 from tests.ml_board.boards import Board, batch, deliver
 from tests.ml_board.golden import write
 from tests.ml_board.page.logs import components
+from tests.record.cards import announced, told
 
 GOLDEN = write.lines()
 EVENTS = [json.loads(line) for line in GOLDEN]
@@ -45,6 +50,38 @@ def of(seq: int) -> State:
 
 def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+# --- model cards ---
+
+
+def test_a_model_card_of_any_moment(board: Board, gs: str) -> None:
+    told(announced(gs)).write(board.storage)
+    log = Log.load(board.log(gs))
+    path = f"/model-card/{gs}/0"
+    wanted = card(sources(log, log.state, 0))
+    assert board.get(path).json() == json.loads(card_as_json(wanted))
+    for at in range(4, log.state.seq):
+        state = fold_all(State(), decode_lines(b"".join(line + b"\n" for line in log.lines(0, at))))
+        assert board.get(f"{path}?at={at}").json() == json.loads(card_as_json(card(sources(log, state, 0))))
+    for kind, ending, content in (("html", "html", as_html(wanted)), ("markdown", "md", as_markdown(wanted))):
+        answer = board.get(f"{path}?format={kind}")
+        assert answer.body.decode() == content
+        assert answer.headers["content-type"] == f"text/{kind}; charset=utf-8"
+        assert answer.headers["content-disposition"] == f'attachment; filename="model-card-{gs}-0.{ending}"'
+        assert answer.headers["content-security-policy"] == "sandbox"
+
+
+def test_a_model_card_that_is_not_there(board: Board, gs: str) -> None:
+    told(announced(gs)).write(board.storage)
+    for asked, status, words in (
+        (f"/model-card/{gs}/7", 404, "there is no experiment 7"),
+        (f"/model-card/{gs}/0?at=1", 404, "there is no experiment 0"),
+        (f"/model-card/{gs}/0?format=pdf", 400, "json, html, markdown"),
+        ("/model-card/nowhere/0", 404, "'nowhere'"),
+    ):
+        refused = board.get(asked)
+        assert (refused.status, words in refused.json()["error"]["message"]) == (status, True)
 
 
 # --- what an experiment consists of ---
