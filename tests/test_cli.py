@@ -118,7 +118,7 @@ def test_graph(digits: Path, python: Run) -> None:
     assert (shown.returncode, shown.stderr) == (0, "")
     (row,) = [line.split("  ") for line in shown.stdout.splitlines() if line.startswith("optimizer ")]
     assert row[-1] == "config.params.lr: sweep of 2"
-    drawn = python("run.py", "graph", "gs_config.yml", "-o", "graph.svg", cwd=digits)
+    drawn = python("-m", "mlgym", "graph", "gs_config.yml", "-o", "graph.svg", cwd=digits)
     assert (drawn.returncode, drawn.stdout, drawn.stderr) == (0, "", "")
     texts = [element.text for element in ElementTree.parse(digits / "graph.svg").iter() if element.tag.endswith("text")]
     assert {"splitted_dataset_iterators", "lr: sweep of 2", "train, val, test"} <= set(texts)

@@ -157,8 +157,7 @@ class _Part:
         self._lead()
 
     def placed(self) -> Layout:
-        naive = [list(column) for column in self._columns]
-        self._columns = ordered(naive, self._segments)
+        self._columns = ordered(self._columns, self._segments)
         self._ports()
         y = self._rows()
         return self._drawn(y, crossings(self._columns, self._segments))

@@ -129,7 +129,7 @@ def pipeline(config: Any, swept: Mapping[str, Any] | None = None) -> Pipeline:
     of = {name: _swept(name, swept or {}) for name in names}
     texts = [_texts(name, components.get(name), of[name]) for name in names]
     ports = [len(required.get(name, ())) for name in names]
-    labels = [fit(_subscription(subscription), "label", _MAX_LABEL) for *_, subscription in requirements]
+    labels = [fit(part(subscription), "label", _MAX_LABEL) for *_, subscription in requirements]
     found = layout(
         [_size(lines, count) for lines, count in zip(texts, ports, strict=True)],
         [
@@ -195,7 +195,7 @@ def _requirements(entry: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     """Name, component and subscription of each."""
     found = entry.get("requirements")
     return [
-        (_text(one.get("name")), _text(one.get("component_name")), one.get("subscription"))
+        (_text(one.get("name")), str(one["component_name"]), one.get("subscription"))
         for one in (found if isinstance(found, list) else ())
         if isinstance(one, Mapping) and one.get("component_name") is not None
     ]
@@ -213,7 +213,7 @@ def _used(required: Mapping[str, list[tuple[str, str, Any]]]) -> set[str]:
 
 
 def _swept(name: str, swept: Mapping[str, Any]) -> dict[str, Any]:
-    """What is swept in a component; where a sweep stands in a value of another, both."""
+    """What is swept in a component, by path from there on."""
     return {path[len(name) + 1 :]: value for path, value in swept.items() if path.startswith(f"{name}.")}
 
 
@@ -239,15 +239,14 @@ def _texts(name: str, entry: Mapping[str, Any] | None, swept: Mapping[str, Any])
         lines.append(("type", "there is no such component"))
     else:
         lines += [("type", _text(entry.get("component_type_key"))), ("variant", _text(entry.get("variant_key")))]
-    values = [f"{short(path)}: {_value(value)}" for path, value in swept.items()]
-    kept = (
-        values if len(values) <= _MAX_SWEPT else [*values[: _MAX_SWEPT - 1], f"and {len(values) - _MAX_SWEPT + 1} more"]
-    )
-    lines += [("swept", text) for text in kept]
+    values = [f"{short(path)}: {taken(value)}" for path, value in swept.items()]
+    more = len(values) - _MAX_SWEPT + 1
+    lines += [("swept", text) for text in (values if more < 2 else [*values[:-more], f"and {more} more"])]
     return [(kind, fit(text, kind, _MAX_WIDTH - 2 * _PADDING[0])) for kind, text in lines if text]
 
 
-def _value(value: Any) -> str:
+def taken(value: Any) -> str:
+    """A swept value, or how many there are."""
     return f"sweep of {value.values}" if isinstance(value, Sweep) else shown(value)
 
 
@@ -258,10 +257,11 @@ def short(path: str) -> str:
     return ".".join(parts[-length:])
 
 
-def _subscription(value: Any) -> str:
-    if value is None:
+def part(subscription: Any) -> str:
+    """What a subscription takes; nothing for all."""
+    if subscription is None:
         return ""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, subscription)) if isinstance(subscription, list) else str(subscription)
 
 
 def _text(value: Any) -> str:
@@ -270,7 +270,7 @@ def _text(value: Any) -> str:
 
 
 def _size(lines: list[tuple[str, str]], ports: int) -> tuple[float, float]:
-    width = max(measure(text, kind) for kind, text in lines) + 2 * _PADDING[0]
+    width = max((measure(text, kind) for kind, text in lines), default=0.0) + 2 * _PADDING[0]
     height = sum(_LINE[kind] for kind, _ in lines) + 2 * _PADDING[1]
     return max(110.0, width), max(height, _PORT * ports + 6)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from html import escape
-from typing import Any
 
-from mlgym.record.pipeline import FONT, SIZES, Edge, Node, Pipeline, Sweep
-from mlgym.record.report import aligned, shown
+from mlgym.record.pipeline import FONT, SIZES, Edge, Node, Pipeline, part, taken
+from mlgym.record.report import aligned
 
 COLOURS = {"data": "#3987c9", "model": "#d08700", "training": "#2e9e73", "evaluation": "#b5679b", "other": "#8a8f98"}
 """The stripe at the left of a box, by its group; seen on white and on black. The dashboard's are the same."""
@@ -34,7 +33,7 @@ def svg(of: Pipeline, title: str = "Components and what they require", *, inline
     """The picture: no scripts, no links, no fonts of its own, text as text.
 
     `inline`: to stand in a page, in the colour of the page's text and without a style sheet; else a file of its own,
-    which has a dark side as well. It is as wide as it is, and narrower where there is less room.
+    which has a dark side as well. A page gives it `max-width: 100%; height: auto`, as the file does itself.
     """
     alone = "" if inline else _THEME
     width, height = f"{of.width:g}", f"{of.height:g}"
@@ -67,13 +66,14 @@ def _edge(edge: Edge) -> str:
         return ""
     what = f"{edge.target} requires {edge.source} as {edge.requirement}"
     if edge.subscription is not None:
-        what += f": {_subscription(edge)}"
-    return f'<g><title>{_xml(what)}</title><path d="{edge.path}"/><path d="{edge.head}" fill="currentColor" stroke="none"/></g>'
+        what += f": {part(edge.subscription)}"
+    head = f'<path d="{edge.head}" fill="currentColor" stroke="none"/>'
+    return f'<g><title>{_xml(what)}</title><path d="{edge.path}"/>{head}</g>'
 
 
 def _node(node: Node) -> str:
     x, y, width, height = node.x, node.y, node.width, node.height
-    state = "" if node.used else "not used" if not node.missing else "missing"
+    state = "missing" if node.missing else "" if node.used else "not used"
     dashed = "" if node.used and not node.missing else ' stroke-dasharray="4 3"'
     faint = "" if node.used else ' opacity=".65"'
     what = " ".join(filter(None, (node.name, node.type, node.variant, state and f"({state})")))
@@ -106,9 +106,9 @@ def mermaid(of: Pipeline) -> str:
         below = " · ".join(filter(None, (node.type, node.variant)))
         swept = [line.text for line in node.lines if line.kind == "swept"]
         text = "<br/>".join(_entities(part) for part in (node.name, below, *swept) if part)
-        lines.append(f'    n{number[node.name]}["{text}"]')
+        lines.append(f'    n{number[node.name]}["{text or " "}"]')
     for edge in of.edges:
-        label = f'|"{_entities(_subscription(edge))}"|' if edge.label else ""
+        label = f'|"{_entities(part(edge.subscription))}"|' if edge.label else ""
         lines.append(f"    n{number[edge.source]} -->{label} n{number[edge.target]}")
     if unused := [f"n{number[node.name]}" for node in of.nodes if not node.used or node.missing]:
         lines += ["    classDef unused stroke-dasharray: 4 3,opacity:0.65", f"    class {','.join(unused)} unused"]
@@ -131,7 +131,7 @@ def rows(of: Pipeline) -> list[list[str]]:
         requires = [
             edge.source
             + (f" as {edge.requirement}" if edge.requirement != edge.source else "")
-            + (f" ({_subscription(edge)})" if edge.subscription is not None else "")
+            + (f" ({part(edge.subscription)})" if edge.subscription is not None else "")
             for edge in of.edges
             if edge.target == node.name
         ]
@@ -151,13 +151,3 @@ def table(of: Pipeline) -> str:
     """That as text in columns."""
     found = [[re.sub(r"\s+", " ", _NO_XML.sub("\ufffd", cell)) for cell in row] for row in rows(of)]
     return "\n".join(aligned(found)) + "\n"
-
-
-def taken(value: Any) -> str:
-    """A swept value, or how many there are."""
-    return f"sweep of {value.values}" if isinstance(value, Sweep) else shown(value)
-
-
-def _subscription(edge: Edge) -> str:
-    wanted = edge.subscription
-    return ", ".join(map(str, wanted)) if isinstance(wanted, list) else str(wanted)

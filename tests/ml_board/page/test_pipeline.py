@@ -19,7 +19,7 @@ GS = "components"
 
 OUTSIDE = """() => [...document.querySelectorAll("rect.box, rect[stroke]")].flatMap(box => {
     const room = box.getBoundingClientRect();
-    return [...box.parentNode.querySelectorAll("text")].filter(text => {
+    return [...(box.closest(".node") ?? box.parentNode).querySelectorAll("text")].filter(text => {
         const {left, right, top, bottom} = text.getBoundingClientRect();
         return left < room.left || right > room.right || top < room.top || bottom > room.bottom;
     }).map(text => text.textContent);

@@ -58,28 +58,30 @@ function Picture({ of, chosen }: Shown): JSX.Element {
         ))}
       </g>
       {nodes.map((node) => (
-        <g
-          key={node.name}
-          class={`node ${node.used ? "" : "unused"} ${node.missing ? "missing" : ""}`}
-          role="button"
-          tabindex={0} // in SVG the other spelling is another attribute
-          aria-pressed={node.name === chosen}
-          aria-label={[title(node), node.type, node.variant].filter(Boolean).join(", ")}
-          onClick={() => toggle(node.name, chosen)}
-          onKeyDown={(event) => {
-            if (event.key !== "Enter" && event.key !== " ") return;
-            event.preventDefault();
-            toggle(node.name, chosen);
-          }}
-        >
-          <title>{title(node)}</title>
-          <rect class="box" x={node.x} y={node.y} width={node.width} height={node.height} rx={6} />
-          <rect class={node.group} x={node.x + 4} y={node.y + 7} width={3} height={node.height - 14} rx={1.5} />
-          {node.lines.map((line, i) => (
-            <text key={i} class={line.kind} x={line.x} y={line.y}>
-              {line.text}
-            </text>
-          ))}
+        <g key={node.name} class={`node ${node.used ? "" : "unused"} ${node.missing ? "missing" : ""}`}>
+          <g
+            role="button"
+            tabindex={0} // in SVG the other spelling is another attribute
+            aria-pressed={node.name === chosen}
+            aria-label={[title(node), node.type, node.variant].filter(Boolean).join(", ")}
+            onClick={() => toggle(node.name, chosen)}
+            onKeyDown={(event) => {
+              if (event.key !== "Enter" && event.key !== " ") return;
+              event.preventDefault();
+              toggle(node.name, chosen);
+            }}
+          >
+            <title>{title(node)}</title>
+            <rect class="box" x={node.x} y={node.y} width={node.width} height={node.height} rx={6} />
+            <rect class={node.group} x={node.x + 4} y={node.y + 7} width={3} height={node.height - 14} rx={1.5} />
+          </g>
+          <g aria-hidden="true">
+            {node.lines.map((line, i) => (
+              <text key={i} class={line.kind} x={line.x} y={line.y}>
+                {line.text}
+              </text>
+            ))}
+          </g>
         </g>
       ))}
     </svg>
