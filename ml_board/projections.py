@@ -40,7 +40,7 @@ def rows(state: State) -> dict[str, Any]:
             "scores": _scores(experiment),
             "checkpoints": [{"epoch": epoch, "seq": kept.seq} for epoch, kept in experiment.checkpoints.items()],
             "changes": len(experiment.changes),
-            "facts": experiment.facts,
+            "facts": dict(experiment.facts),
         },
     )
 

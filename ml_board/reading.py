@@ -123,7 +123,7 @@ class Reading:
         if written == "json":
             return _encoded(await asyncio.to_thread(msgspec.json.encode, made))
         write, kind, ending = _WRITTEN[written]
-        name = f"model-card-{made.model_details.grid_search_id}-{experiment_id}.{ending}"
+        name = f"model-card-{grid_search_id(request)}-{experiment_id}.{ending}"
         return web.Response(
             text=await asyncio.to_thread(write, made),
             content_type=kind,

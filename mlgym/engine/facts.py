@@ -83,6 +83,9 @@ class Facts:
 
     def ended(self) -> None:
         """The experiment has ended, however it did."""
+        self._try("what the job took", self._ended)
+
+    def _ended(self) -> None:
         self._pause(True)
         if self._peak is not None and self._peak is not self._last:
             self._emit(self._peak)

@@ -28,6 +28,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "contact": "contact",
         "license": "license",
         "model_type": "kind of model",
+        "pipeline_tag": "task",
         "language": "language",
         "finetuned_from": "fine-tuned from",
         "paper": "paper",

@@ -119,7 +119,9 @@ def _chart(of: Chart) -> str:
 def _front_matter(card: ModelCard) -> str:
     """YAML; a JSON value is one, so strings need no other quoting."""
     model, stated = card.model_details, card.model_details.stated
-    lines = [f"{key}: {_json(stated[key])}" for key in ("license", "language") if _named(stated.get(key))]
+    lines = [
+        f"{key}: {_json(stated[key])}" for key in ("license", "language", "pipeline_tag") if _named(stated.get(key))
+    ]
     lines += ["library_name: pytorch"]
     tags = stated.get("tags")
     tags = [tag for tag in (tags if isinstance(tags, list) else [tags]) if isinstance(tag, str) and tag]
@@ -139,13 +141,9 @@ def _results(card: ModelCard) -> list[dict[str, Any]]:
     trained = {split.split for split in card.dataset_details.splits if "training" in split.uses}
     datasets = card.dataset_details.datasets or ["data"]
     kinds = {str(one.get("tag", one.get("key"))): str(one.get("key", "")).lower() for one in card.eval_details.metrics}
-    task = (
-        "tabular-regression"
-        if _is_regression(card)
-        else "classification"
-        if card.eval_details.class_results
-        else "other"
-    )
+    kind = "classification" if card.eval_details.class_results else "regression" if _is_regression(card) else "other"
+    stated = card.model_details.stated.get("pipeline_tag")
+    task = stated if _named(stated) else kind
     return [
         {
             "task": {"type": task},
