@@ -31,6 +31,8 @@ from mlgym.record.pipeline_text import svg
 
 _ADDRESS = re.compile(r"https?://[^\s<>\"']{1,2000}")
 
+_BESIDE = 14
+"""Classes up to which there is room for a table beside the confusion matrix."""
 _JOINT = re.compile(r"([_.](?=[A-Za-z])|[^\s_.&;<>]{20})")
 
 
@@ -62,7 +64,7 @@ def _sections(found: Document) -> list[str]:
         if isinstance(block, Heading):
             parts += ["</section>"] if parts else []
             parts.append(f'<section aria-labelledby="{block.anchor}"><h2 id="{block.anchor}">{text(block.text)}</h2>')
-        elif isinstance(before, Matrix):
+        elif isinstance(before, Matrix) and len(before.names) <= _BESIDE:
             parts[-1] = f'<div class="beside">{parts[-1]}{_block(block)}</div>'
         else:
             parts.append(_block(block))

@@ -13,7 +13,7 @@ from html import escape
 from mlgym.record.card_blocks import Chart, Line, Matrix, score
 
 _WIDTH, _HEIGHT = 400.0, 230.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 84.0, 12.0, 30.0
+_LEFT, _TOP, _BOTTOM = 48.0, 12.0, 30.0
 _LETTER = 6.2  # pixels of a letter of 11 px, at most on average
 _COLOURS = 6
 
@@ -33,7 +33,8 @@ def chart(of: Chart) -> str:
     first, last = min(epochs), max(epochs)
     ticks = _ticks(min(values), max(values), 5)
     low, high = min(ticks[0], *values), max(ticks[-1], *values)
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    margin = max(60.0, min(150.0, 22 + _LETTER * max(len(line.name) for line in of.lines)))
+    right, bottom = _WIDTH - margin, _HEIGHT - _BOTTOM
 
     def x(epoch: float) -> float:
         return _LEFT + (epoch - first) / (last - first or 1) * (right - _LEFT)
@@ -61,7 +62,7 @@ def chart(of: Chart) -> str:
     for number, (line, at) in enumerate(_apart(of.lines, [y(line.values[-1]) for line in of.lines], bottom)):
         colour = f"var(--line-{number % _COLOURS + 1})"
         parts.append(f'<path d="M{right + 5:.1f} {at:.1f}h8" class="key" style="stroke:{colour}"/>')
-        parts.append(_label(right + 17, at + 3.5, _cut(line.name, _RIGHT - 18), "start"))
+        parts.append(_label(right + 17, at + 3.5, _cut(line.name, margin - 18), "start"))
     return "".join([*parts, "</svg>"])
 
 
