@@ -40,7 +40,6 @@ def rows(state: State) -> dict[str, Any]:
             "scores": _scores(experiment),
             "checkpoints": [{"epoch": epoch, "seq": kept.seq} for epoch, kept in experiment.checkpoints.items()],
             "changes": len(experiment.changes),
-            "facts": dict(experiment.facts),
         },
     )
 
@@ -154,6 +153,7 @@ def _experiment(experiment: Experiment) -> dict[str, Any]:
         "start_epoch": experiment.start_epoch,
         "epochs_done": experiment.epochs_done,
         "train_batches": experiment.train_batches,
+        "facts": dict(experiment.facts),
         "progress": {
             "phase": progress.phase,
             "epoch": progress.epoch,
