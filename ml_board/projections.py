@@ -153,6 +153,7 @@ def _experiment(experiment: Experiment) -> dict[str, Any]:
         "start_epoch": experiment.start_epoch,
         "epochs_done": experiment.epochs_done,
         "train_batches": experiment.train_batches,
+        "facts": dict(experiment.facts),
         "progress": {
             "phase": progress.phase,
             "epoch": progress.epoch,

@@ -18,11 +18,16 @@ from ml_board.refusal import Refusal
 from ml_board.requests import MAX_INT, choice, grid_search_id, number, query, ranges, word
 from ml_board.store import Store
 from mlgym.errors import InputError
+from mlgym.record.card import ModelCard, card, sources
+from mlgym.record.card_html import as_html
+from mlgym.record.card_markdown import as_markdown
 from mlgym.record.fold import State
 from mlgym.record.pipeline import as_json, pipeline
 
 MAX_POINTS = 1_000_000
 MAX_TYPES = 50
+
+_WRITTEN = {"html": (as_html, "text/html", "html"), "markdown": (as_markdown, "text/markdown", "md")}
 
 
 class Reading:
@@ -98,6 +103,32 @@ class Reading:
                 raise Refusal(400, str(error)) from None
 
         return _encoded(await asyncio.to_thread(found))
+
+    async def model_card(self, request: web.Request) -> web.Response:
+        """As data, or as a file to be kept."""
+        experiment_id = number(request, "exp")
+        written = choice(request, "format", ("json", "html", "markdown"))
+        at = query(request, "at", MAX_INT)
+        grid = self._store.grid(grid_search_id(request))
+        log = await grid.log()
+
+        def found(state: State) -> ModelCard:
+            try:
+                return card(sources(log, state, experiment_id))
+            except InputError as error:
+                raise Refusal(404, str(error)) from None
+
+        past = await grid.past(at) if at < log.state.seq else None
+        made = await asyncio.to_thread(lambda: found(past) if past else log.look(found))
+        if written == "json":
+            return _encoded(await asyncio.to_thread(msgspec.json.encode, made))
+        write, kind, ending = _WRITTEN[written]
+        name = f"model-card-{grid_search_id(request)}-{experiment_id}.{ending}"
+        return web.Response(
+            text=await asyncio.to_thread(write, made),
+            content_type=kind,
+            headers={"Content-Disposition": f'attachment; filename="{name}"', "Content-Security-Policy": "sandbox"},
+        )
 
     async def series(self, request: web.Request) -> web.Response:
         which = projections.Which(

@@ -80,6 +80,8 @@ class Rest:
         mode = Parameter("mode", "query", {"type": "string", "enum": ["max", "min"]}, "which of its values are better")
         rules = {"type": "string", "enum": ["last", "best", "average"]}
         epoch = Parameter("epoch", "query", rules, "whose score counts; default last")
+        words = {"type": "string", "enum": ["json", "html", "markdown"]}
+        written = Parameter("format", "query", words, "default json; the others are files to be kept")
         offset = Parameter("offset", "query", COUNT, "in bytes; default 0")
         grid_config, experiment_config = _config(_GRID_CONFIGS), _config(_EXPERIMENT_CONFIGS)
         text, octets = "text/plain", "application/octet-stream"
@@ -178,7 +180,7 @@ class Rest:
                 file,
                 also=(*full, 415),
             ),
-            Route("GET", "/model-card/{gs}/{exp}", self.model_card, "Not there yet: 404", of_experiment),
+            Route("GET", "/model-card/{gs}/{exp}", reading.model_card, "Its model card", (*of_experiment, at, written)),
             Route("GET", "/system-info/{gs}/{exp}", self.system_info, "What it ran on", of_experiment),
         ]
 
@@ -261,11 +263,6 @@ class Rest:
     async def system_info(self, request: web.Request) -> web.StreamResponse:
         path = self._store.existing(grid_search_id(request)).experiment(number(request, "exp")) / "system_info.json"
         return await self._file(request, path, "application/json")
-
-    async def model_card(self, request: web.Request) -> web.Response:
-        self._store.existing(grid_search_id(request))
-        number(request, "exp")
-        raise Refusal(404, "there are no model cards yet")
 
     async def output(self, request: web.Request) -> web.Response:
         paths = self._store.existing(grid_search_id(request))

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlgym.errors import InputError, MLgymError, one_of, tell
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Blueprint = Callable[["Registry"], None]
 
 _GRAPH_FORMATS = ("svg", "mmd", "json", "txt")
+_CARD_FORMATS = ("html", "md", "json")
 
 
 def run(blueprint: Blueprint | None = None) -> None:
@@ -125,10 +126,20 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "print the table of a grid search, from its log alone, also while it runs",
     )
     found = command("report", _report, "compare combinations over folds and seeds, from the log alone")
+    card = command("card", _card, "write the model card of an experiment, from the log alone")
     sync = command("sync", _sync, "send what is here of a grid search to a server")
     export = command("export", _export, "write a grid search for other tools, from its log, also while it runs")
-    for added in (status, found, sync, export):
+    for added in (status, found, card, sync, export):
         added.add_argument("grid_search_id", help="such as 2026-11-21--10-26-58")
+    card.add_argument("experiment", nargs="?", help="its number; default: the best one, as `mlgym status` has it")
+    card.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: print Markdown")
+    card.add_argument("--format", choices=_CARD_FORMATS, help="default: as the file name ends")
+    card.add_argument(
+        "--model_info",
+        type=Path,
+        metavar="FILE",
+        help="YAML to take instead of the model_info of the grid search config",
+    )
     export.add_argument("-o", "--output", type=Path, metavar="PATH", help="the file, or the folder, to write")
     export.add_argument("--format", choices=list(_FORMATS), help="default: by the suffix of PATH")
     export.add_argument("--force", action="store_true", help="replace what is there already")
@@ -142,7 +153,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     import_ = command("import", _import, "make an event log of one that an earlier tool has written")
     import_.add_argument("file", type=Path)
     import_.add_argument("--grid_search_id", help="default: the one that its events name")
-    for added in (status, found, sync, export, import_):
+    for added in (status, found, card, sync, export, import_):
         added.add_argument(
             "--event_storage_path", type=Path, default=Path("event_storage"), help="default: %(default)s"
         )
@@ -442,6 +453,69 @@ def _exported(log: Log) -> str:
     found = log.state.experiments.values()
     points = sum(len(scores) for experiment in found for scores in experiment.scores.values())
     return f"{len(found)} experiments, {points:,} scores, up to event {log.state.seq:,}"
+
+
+def _card(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.record.card import as_json, card, sources
+    from mlgym.record.card_html import as_html
+    from mlgym.record.card_markdown import as_markdown
+    from mlgym.record.log import Log, grid_search
+
+    file: Path | None = parsed.output
+    format_ = parsed.format or (file.suffix.lower().removeprefix(".") if file else "md")
+    if format_ not in _CARD_FORMATS:
+        endings = ", ".join(f".{name}" for name in _CARD_FORMATS)
+        raise InputError(f"{file}: expected a file name ending in one of {endings}, or --format")
+    paths = grid_search(parsed.event_storage_path, parsed.grid_search_id)
+    log = Log.load(paths.log)
+    experiment_id = _experiment(parsed.experiment, log.state)
+    found = card(sources(log, log.state, experiment_id, _model_info(parsed.model_info)))
+    if format_ == "json":
+        text = json.dumps(json.loads(as_json(found)), indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = as_html(found) if format_ == "html" else as_markdown(found)
+    if file is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written: {error.strerror}") from None
+    print(f"{file}: the model card of experiment {experiment_id}")
+    return 0
+
+
+def _experiment(wanted: str | None, state: State) -> int:
+    """The id that is meant; the best experiment if none is."""
+    if wanted is not None:
+        if not wanted.isdecimal():
+            known = [str(number) for number in sorted(state.experiments)][:20]
+            raise InputError(f"expected the number of an experiment, got {wanted!r}; {one_of(wanted, known)}")
+        return int(wanted)
+    from mlgym.record.report import report
+
+    validation = state.validation
+    metric, mode = (validation.metric, validation.mode) if validation else (None, None)
+    best = report(state, metric, mode).winner
+    if best is None:
+        raise InputError("no experiment has a score yet, so none is the best; name one")
+    return best
+
+
+def _model_info(file: Path | None) -> dict[str, Any] | None:
+    """What a YAML file states about the model: all of it, or its section `model_info`."""
+    if file is None:
+        return None
+    from mlgym.plan.config import read
+    from mlgym.record.events import plain
+
+    found = read(file).value
+    if isinstance(found, dict) and "model_info" in found:
+        found = found["model_info"]
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: expected keys with texts, such as `model_description: ...`")
+    stated: dict[str, Any] = plain(found)
+    return stated
 
 
 def _sync(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:

@@ -19,6 +19,7 @@ import pytest
 from mlgym.record.events import decode_lines
 from mlgym.record.log import read_state
 from tests.conftest import ROOT, Run, replace
+from tests.record.cards import announced, told
 
 IDS = re.compile(r"\d{4}-\d\d-\d\d--\d\d-\d\d-\d\d(-\d+)?$")
 
@@ -162,6 +163,47 @@ def test_graph_of_bad_input(digits: Path, python: Run, old: str, new: str, argum
     assert re.fullmatch(f"mlgym: {words}.*\n", ended.stderr), ended.stderr
 
 
+# --- model cards ---
+
+
+def test_card(tmp_path: Path, python: Run) -> None:
+    """As its file's name ends, or as it is told; Markdown of the best experiment otherwise."""
+    told(announced("g")).write(tmp_path / "event_storage")
+    shown = python("-m", "mlgym", "card", "g")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "# Net\n" in shown.stdout
+    for name, words in (("a.html", "<!doctype html>"), ("a.md", "license: "), ("a.json", '"model_details": {')):
+        ended = python("-m", "mlgym", "card", "g", "0", "-o", name)
+        assert (ended.returncode, ended.stdout) == (0, f"{name}: the model card of experiment 0\n")
+        assert words in (tmp_path / name).read_text()
+    (tmp_path / "info.yml").write_text("model_info: {model_name: Another}\n")
+    stated = python("-m", "mlgym", "card", "g", "0", "--format", "json", "--model_info", "info.yml")
+    assert json.loads(stated.stdout)["model_details"]["name"] == "Another"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["h"], r"there is no grid search 'h' in event_storage; .*g"),
+        (["g", "1"], r"there is no experiment 1 in g; there is: 0"),
+        (["g", "one"], r"expected the number of an experiment, got 'one'; there is: 0"),
+        (["g"], r"no experiment has a score yet, so none is the best; name one"),
+        (
+            ["g", "0", "-o", "card.pdf"],
+            r"card\.pdf: expected a file name ending in one of \.html, \.md, \.json, or --f",
+        ),
+        (["g", "0", "-o", "no/card.md"], r"no/card\.md: cannot be written: No such file or directory"),
+        (["g", "0", "--model_info", "list.yml"], r"list\.yml: expected keys with texts, such as"),
+    ],
+)
+def test_card_of_bad_input(tmp_path: Path, python: Run, arguments: list[str], words: str) -> None:
+    announced("g").write(tmp_path / "event_storage")
+    (tmp_path / "list.yml").write_text("- a\n")
+    ended = python("-m", "mlgym", "card", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(f"mlgym: {words}.*\n", ended.stderr), ended.stderr
+
+
 # --- light commands -----------------------------------------------------------------------------------------
 
 HEAVY = ("torch", "sklearn", "torchvision", "torchmetrics", "numpy", "dependency_injector")
@@ -174,7 +216,12 @@ def test_imports_are_light(code: str, python: Run) -> None:
 
 
 def test_plan_and_status_import_no_torch(digits: Path, python: Run) -> None:
-    for arguments in (["plan", "--config_path", "run_config.yml"], ["graph", "gs_config.yml"], ["status", "x"]):
+    for arguments in (
+        ["plan", "--config_path", "run_config.yml"],
+        ["graph", "gs_config.yml"],
+        ["status", "x"],
+        ["card", "x"],
+    ):
         code = (
             f"import sys; from mlgym.cli import main; main({arguments}); "
             f"sys.exit(str([name for name in {HEAVY} if name in sys.modules]))"

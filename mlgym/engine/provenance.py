@@ -74,4 +74,5 @@ def gpus() -> list[dict[str, Any]]:
     if not torch.cuda.is_available():
         return []
     found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return [{"name": gpu.name, "memory_bytes": gpu.total_memory, "cuda": torch.version.cuda} for gpu in found]
+    shared = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return [{"name": gpu.name, "memory_bytes": gpu.total_memory, **shared} for gpu in found]

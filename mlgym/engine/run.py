@@ -36,7 +36,7 @@ from mlgym.plan.config import (
     read_run_config,
     required,
 )
-from mlgym.plan.experiments import Plan, read_grid
+from mlgym.plan.experiments import Plan, read_grid, stated
 from mlgym.plan.folds import NestedCrossValidation
 from mlgym.plan.resume import Resumption, finished, recorded_grid, recorded_validation, resume
 from mlgym.record.checkpoint_folder import newest
@@ -170,6 +170,7 @@ def launch(plan: Plan, executor: Executor) -> int:
             num_experiments=plan.num_experiments,
             run_config=plan.run_document.text,
             validation=plan.recorded(),
+            model_info=stated(plan.grid_document),
         )
         todo = Todo(plan, specs, info, began, later=later)
         return _run(todo, paths, executor, to)
@@ -204,6 +205,7 @@ def warm_start(run_document: Document, run_config: RunConfig, executor: Executor
             grid_search_config=plan.grid_document.text if found.changed else None,
             reason=found.summary(),
             validation=found.recorded(),
+            model_info=stated(plan.grid_document),
         )
         return _run(Todo(plan, specs, info, began, removed, later, new_folds), paths, executor, to)
 

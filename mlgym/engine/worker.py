@@ -30,6 +30,7 @@ from mlgym.engine.checking import Checked, check
 from mlgym.engine.checkpoints import Checkpoints
 from mlgym.engine.dividing import divide
 from mlgym.engine.executor import DEVICE_ERROR, Blueprint, Failure
+from mlgym.engine.facts import Facts
 from mlgym.engine.provenance import gpus, host
 from mlgym.engine.ranks import Rank, join, leave
 from mlgym.errors import InputError, StorageError, tell
@@ -120,10 +121,12 @@ def run_job(
             )
             checkpoints = Checkpoints(paths.experiment(spec.experiment_id), spec, emit)
             parts = experiment.build(spec, registry, backend)
+            facts = Facts(spec, parts, emit)
             try:
-                outcome = experiment.run(spec, parts, emit, stop_requested, checkpoints)
+                outcome = experiment.run(spec, parts, facts.emit, stop_requested, checkpoints)
             finally:
                 checkpoints.wait()
+                facts.ended()
         except (Exception, SystemExit) as error:  # sys.exit() in user code is a failure of that experiment
             if isinstance(error, StorageError) or backend.part.size > 1:
                 raise

@@ -1,10 +1,11 @@
-"""Scores of every split. Imports backend, batch, data, losses, metrics, models, postprocessing, table.
+"""Scores of every split. Imports backend, batch, class_counts, data, losses, metrics, models, postprocessing, table.
 
 Predictions of many batches are joined before losses and metrics see them: the cost is in the number of calls.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import nn
 from mlgym.errors import ConfigError, ConfigPath, one_of
 from mlgym.parts.backend import Backend, Predicted, Published
 from mlgym.parts.batch import Batch
+from mlgym.parts.class_counts import ClassCounter, Pair
 from mlgym.parts.data import Loader
 from mlgym.parts.losses import Loss, LossMean, loss
 from mlgym.parts.metrics import Accumulator, Metric, metric, named_scores
@@ -22,6 +24,9 @@ from mlgym.parts.postprocessing import PostProcessor, subscribed
 from mlgym.parts.table import Table
 
 _CHUNK = 1 << 20  # elements of predictions and targets that wait to be scored together: 4 MB of floats
+
+
+Layout = tuple[list[int], str]
 
 
 class Step(NamedTuple):
@@ -56,14 +61,18 @@ class Evaluator:
 
     def __init__(self, eval_component: EvalComponent) -> None:
         self.component = eval_component
+        self.seconds = 0.0
+        """Spent in evaluation so far."""
 
     def evaluate(self, backend: Backend, one_batch: bool = False) -> Generator[Step, None, Evaluation]:
         """Evaluate every split (or only its first batch), yielding after each batch; returns the scores."""
+        began = time.perf_counter()
         result = Evaluation({}, {})
         backend.same_buffers(self.component.model)
         for split in self.component.loaders:
             yield from self.component.evaluate(split, backend, result, one_batch)
         metrics, losses = backend.agreed([list(result.metrics.items()), list(result.losses.items())])
+        self.seconds += time.perf_counter() - began
         return Evaluation({(t, s): score for (t, s), score in metrics}, {(t, s): score for (t, s), score in losses})
 
 
@@ -85,6 +94,10 @@ class EvalComponent:
         self.losses = losses
         self._publish = publisher(model)
         self._accumulators: dict[tuple[str, str], Accumulator] = {}
+        self.classes: dict[str, ClassCounter] = {}
+        """By split: the labels of the last evaluation."""
+        self.layouts: dict[str, tuple[Layout | None, Layout | None]] = {}
+        """By split: shape of one sample and of one target, and their types."""
 
     @property
     def score_keys(self) -> list[str]:
@@ -118,6 +131,8 @@ class EvalComponent:
             with torch.no_grad():
                 predictions = self._publish(self.model(batch.samples))
             scoring.add(*((predictions, batch.targets) if batch.share else (_none(predictions), _none(batch.targets))))
+            if number == 1:
+                self.layouts[split] = _layout(batch.samples), _layout(next(iter(batch.targets.values()), None))
             yield Step(split, number, num_batches)
             if one_batch:
                 break
@@ -136,6 +151,7 @@ class _Scoring:
         self._accumulators = [component.accumulator(applied.part, split) for applied in self._metrics]
         self._means = [LossMean(applied.part) for applied in self._losses]
         self._waiting: Predicted = []
+        self._classes = component.classes[split] = ClassCounter(_compared(self._metrics, self._losses))
         self._size = 0
         self._at_most: int | None = None
         """Where there are several processes, the number of batches that wait: all must come here together."""
@@ -177,6 +193,7 @@ class _Scoring:
             _at(applied, mean.add, batch)
         for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
             _at(applied, _update, accumulator, applied.part, batch)
+        self._classes.add(batch.predictions, batch.targets)
 
     def finish(self, result: Evaluation) -> None:
         self._score_waiting()
@@ -188,6 +205,20 @@ class _Scoring:
         for applied, accumulator in zip(self._metrics, self._accumulators, strict=True):
             for tag, score in named_scores(applied.part.tag, _at(applied, accumulator.compute)).items():
                 result.metrics[tag, self.split] = score
+
+
+def _layout(batch: Any) -> Layout | None:
+    if not isinstance(batch, torch.Tensor):
+        return None
+    return list(batch.shape[1:]), str(batch.dtype).removeprefix("torch.")
+
+
+def _compared(metrics: list[Applied], losses: list[Applied]) -> list[Pair]:
+    """Which predictions are compared to which targets."""
+    pairs = [(key, applied.part.target_key) for applied in metrics for key in applied.part.prediction_keys]
+    for applied in losses:
+        pairs += [(part.prediction_key, part.target_key) for part in applied.part.terms or (applied.part,)]
+    return pairs
 
 
 def _update(accumulator: Accumulator, wanted: Metric, batch: Batch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from mlgym.errors import ConfigError, ConfigPath, InputError, one_of
@@ -13,10 +14,13 @@ from mlgym.plan.config import Document, RunConfig, TrainConfig, components, read
 from mlgym.plan.folds import NestedCrossValidation, Part, Validation
 from mlgym.plan.sweep import MAX_CELLS, Cell, expand
 from mlgym.record.events import Validation as Recorded
+from mlgym.record.events import plain, too_deep
 from mlgym.record.fold import State
 from mlgym.record.report import short_names
 from mlgym.record.validation import OUTER, SEED
 from mlgym.specs import ExperimentSpec
+
+_MOST_STATED = 100_000  # bytes of `model_info`
 
 
 class Folds(NamedTuple):
@@ -185,9 +189,25 @@ def cells_of(grid_document: Document) -> list[Cell]:
     try:
         cells = expand(grid_document.value)
         required(cells[0].config)  # the same in every cell: requirements cannot be swept
+        stated(grid_document)
     except ConfigError as error:
         raise error.locate(grid_document.place) from None
     return cells
+
+
+def stated(grid_document: Document) -> dict[str, Any]:
+    """What `model_info` says about the model. Raises `ConfigError` for more than an event can hold."""
+    found = grid_document.value.get("model_info") or {}
+    if not isinstance(found, dict):
+        found = {"model_description": found}
+    try:
+        text = msgspec.json.encode(plain(found))
+    except UnicodeEncodeError:
+        raise ConfigError("holds characters that are none", ("model_info",)) from None
+    if len(text) > _MOST_STATED or too_deep(text):
+        raise ConfigError(f"expected up to {_MOST_STATED:,} bytes, nested up to 60 deep", ("model_info",))
+    result: dict[str, Any] = msgspec.json.decode(text)
+    return result
 
 
 def points(cells: list[Cell], validation: Validation | None) -> list[Cell]:

@@ -57,6 +57,8 @@ class GridSearch(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     grid_search_config: str | None = None
     reason: str | None = None
     validation: Validation | None = None
+    model_info: dict[str, Any] = {}
+    """What the user states about the model, for its card."""
 
 
 class SystemInfo(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -199,6 +201,101 @@ class NondeterminismDetected(_Payload, frozen=True, kw_only=True, omit_defaults=
     changes: list[ScoreChange] = []
 
 
+class Layer(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A module without children, or one whose children are counted with it. Parameters that are shared count once."""
+
+    name: str
+    type: str
+    parameters: int = 0
+    trainable: int = 0
+
+
+class ModelFacts(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What the model consists of. `size_bytes` is that of parameters and buffers in memory."""
+
+    experiment_id: int
+    type: str
+    parameters: int
+    trainable: int
+    size_bytes: int
+    modules: int = 0
+    """How many modules without children there are; `layers` may sum some of them up."""
+    layers: list[Layer] = []
+
+
+class LabelCount(Struct, frozen=True, gc=False):
+    label: int
+    count: int
+
+
+class SplitFacts(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A split of the data that the experiment uses. Shapes are those of one item; None where an item has none."""
+
+    split: str
+    samples: int
+    uses: list[Literal["training", "evaluation"]] = []
+    batch_size: int = 0
+    sample_shape: list[int] | None = None
+    sample_dtype: str = ""
+    target_shape: list[int] | None = None
+    target_dtype: str = ""
+    labels: list[LabelCount] = []
+    multi_label: bool = False
+    """An item may have several labels, or none."""
+    spread: dict[str, Number] = {}
+    """min, max, mean and std of targets that are no labels."""
+    uncounted: str = ""
+    """Why neither labels nor a spread are given."""
+
+
+class DataFacts(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The data of an experiment, counted when its training begins."""
+
+    experiment_id: int
+    splits: list[SplitFacts] = []
+
+
+class ClassCounts(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How labels were predicted on a split. Lists are by `labels`: those that occur, rising.
+
+    `confusion` has a row for each actual label and a column for each predicted one. With more than 40 labels it is left
+    out, and `confusions` holds [actual, predicted, count] of the most frequent mistakes.
+    """
+
+    split: str
+    target: str
+    prediction: str
+    labels: list[int]
+    actual: list[int]
+    predicted: list[int]
+    correct: list[int]
+    confusion: list[list[int]] = []
+    confusions: list[list[int]] = []
+
+
+class ClassResults(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Results by class after `epoch` finished epochs: at the end, and at peaks of the score that is judged by."""
+
+    experiment_id: int
+    epoch: Epoch
+    splits: list[ClassCounts] = []
+
+
+class JobUsage(_Payload, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What an attempt took, said as it ends. Seconds of wall time; memory at its peak, in bytes.
+
+    `energy_joules` was read from the device, whatever else ran on it meanwhile.
+    """
+
+    experiment_id: int
+    job_id: str
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    memory_bytes: int = 0
+    device_memory_bytes: int | None = None
+    energy_joules: float | None = None
+
+
 # --- envelopes ----------------------------------------------------------------------------------------------
 
 
@@ -254,6 +351,22 @@ class NondeterminismDetectedEvent(_Envelope, frozen=True, kw_only=True, gc=False
     payload: NondeterminismDetected
 
 
+class ModelFactsEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="model_facts"):
+    payload: ModelFacts
+
+
+class DataFactsEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="data_facts"):
+    payload: DataFacts
+
+
+class ClassResultsEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="class_results"):
+    payload: ClassResults
+
+
+class JobUsageEvent(_Envelope, frozen=True, kw_only=True, gc=False, tag="job_usage"):
+    payload: JobUsage
+
+
 class Unknown(Struct, frozen=True, kw_only=True):
     """An event of a type, or with a payload, that this version does not know: `data` is all of it.
 
@@ -276,6 +389,10 @@ KnownEvent = (
     | JobOutputEvent
     | WarnedEvent
     | NondeterminismDetectedEvent
+    | ModelFactsEvent
+    | DataFactsEvent
+    | ClassResultsEvent
+    | JobUsageEvent
 )
 Event = KnownEvent | Unknown
 Payload = (
@@ -290,6 +407,10 @@ Payload = (
     | JobOutput
     | Warned
     | NondeterminismDetected
+    | ModelFacts
+    | DataFacts
+    | ClassResults
+    | JobUsage
 )
 
 EVENT_TYPES: dict[type, bytes] = {
@@ -304,6 +425,10 @@ EVENT_TYPES: dict[type, bytes] = {
     JobOutput: b"job_output",
     Warned: b"warning",
     NondeterminismDetected: b"nondeterminism_detected",
+    ModelFacts: b"model_facts",
+    DataFacts: b"data_facts",
+    ClassResults: b"class_results",
+    JobUsage: b"job_usage",
 }
 
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlgym.record.events import (
     CheckpointChange,
+    ClassResultsEvent,
+    DataFactsEvent,
     DataFoldEvent,
     EvaluationResultEvent,
     Event,
@@ -24,7 +26,9 @@ from mlgym.record.events import (
     GridSearchEvent,
     JobOutputEvent,
     JobStatusEvent,
+    JobUsageEvent,
     KnownEvent,
+    ModelFactsEvent,
     NondeterminismDetectedEvent,
     SystemInfoEvent,
     Validation,
@@ -199,6 +203,9 @@ class Experiment:
     attempts: list[Attempt] = field(default_factory=list)
     """One for each number that was taken, so by rising number. The last is the current one."""
     evaluations: Evaluations = field(default_factory=Evaluations)
+    facts: dict[str, int] = field(default_factory=dict)
+    """`model`, `data`, `classes/EPOCH`, `usage/ATTEMPT` -> seq of the last event that says it. What they say is read
+    from the log when somebody wants it: thousands of layer tables are nothing to keep in memory."""
 
 
 @dataclass(slots=True)
@@ -215,6 +222,8 @@ class State:
     experiments: dict[int, Experiment] = field(default_factory=dict)
     grid_search_config: str | None = None
     """The text of the newest one, when a warm start changed it."""
+    model_info: dict[str, Any] = field(default_factory=dict)
+    """What the user states about the model."""
     validation: Validation | None = None
     folds: dict[str, TestItems] = field(default_factory=dict)
     """By the name of the fold, as `DataFold` has it."""
@@ -243,6 +252,7 @@ def _grid_search(state: State, event: GridSearchEvent) -> None:
     if payload.status == "STARTED":
         state.num_experiments = payload.num_experiments or 0
         state.validation = payload.validation
+        state.model_info = payload.model_info
         state.starting_time = event.creation_ts
         state.finishing_time = None
     else:
@@ -388,6 +398,22 @@ def _nondeterminism_detected(state: State, event: NondeterminismDetectedEvent) -
     state.marks.put(event, _KIND["nondeterminism"], event.payload.experiment_id)
 
 
+def _model_facts(state: State, event: ModelFactsEvent) -> None:
+    state.experiment(event.payload.experiment_id).facts["model"] = event.seq
+
+
+def _data_facts(state: State, event: DataFactsEvent) -> None:
+    state.experiment(event.payload.experiment_id).facts["data"] = event.seq
+
+
+def _class_results(state: State, event: ClassResultsEvent) -> None:
+    state.experiment(event.payload.experiment_id).facts[f"classes/{event.payload.epoch}"] = event.seq
+
+
+def _job_usage(state: State, event: JobUsageEvent) -> None:
+    state.experiment(event.payload.experiment_id).facts[f"usage/{event.attempt}"] = event.seq
+
+
 def _job_output(state: State, event: JobOutputEvent) -> None:
     """What jobs print is no state."""
 
@@ -404,6 +430,10 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     JobOutputEvent: _job_output,
     WarnedEvent: _warned,
     NondeterminismDetectedEvent: _nondeterminism_detected,
+    ModelFactsEvent: _model_facts,
+    DataFactsEvent: _data_facts,
+    ClassResultsEvent: _class_results,
+    JobUsageEvent: _job_usage,
 }
 
 

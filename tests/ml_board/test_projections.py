@@ -33,7 +33,7 @@ def test_the_golden_log_amounts_to_what_it_did() -> None:
 def test_the_golden_log_has_everything_in_it(golden: State) -> None:
     events = decode_lines(b"".join(write.lines()))
     assert sum(isinstance(event, Unknown) for event in events) > 15
-    assert len({type(event) for event in events}) == 11
+    assert len({type(event) for event in events}) == 15
     assert set(golden.marks.kinds) == set(range(len(KINDS)))
     assert sum(isinstance(event, GridSearchEvent) for event in events) == 4
     assert {each.status for each in golden.experiments.values()} == {"INIT", "RUNNING", "DONE", "FAILED", "STOPPED"}
@@ -104,7 +104,7 @@ def test_series_of_some(golden: State) -> None:
 
 def test_a_summary(golden: State) -> None:
     found = summary(golden)
-    assert found["counts"] == {"DONE": 3, "FAILED": 1, "STOPPED": 1, "RUNNING": 1, "INIT": 4}
+    assert found["counts"] == {"DONE": 3, "FAILED": 1, "STOPPED": 1, "RUNNING": 1, "INIT": 5}
     assert found["epochs_done"] == sum(each.epochs_done for each in golden.experiments.values())
     best = as_json(report(golden))
     winner = next(row for row in best["rows"] if row["experiment_id"] == best["winner"])

@@ -16,6 +16,10 @@ from ml_board import projections, search
 from ml_board.projections import Which
 from mlgym.plan.config import read
 from mlgym.plan.sweep import expand
+from mlgym.record.card import as_json as card_as_json
+from mlgym.record.card import card, sources
+from mlgym.record.card_html import as_html
+from mlgym.record.card_markdown import as_markdown
 from mlgym.record.events import body_of, decode_lines, seal
 from mlgym.record.fold import State, fold_all
 from mlgym.record.hub import Hub
@@ -25,8 +29,10 @@ from tests.conftest import DIGITS
 from tests.ml_board.boards import Board, batch, deliver
 from tests.ml_board.golden import write
 from tests.ml_board.page.logs import components
+from tests.record.cards import announced, told
 
 GOLDEN = write.lines()
+END = len(GOLDEN)
 EVENTS = [json.loads(line) for line in GOLDEN]
 
 
@@ -45,6 +51,38 @@ def of(seq: int) -> State:
 
 def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+# --- model cards ---
+
+
+def test_a_model_card_of_any_moment(board: Board, gs: str) -> None:
+    told(announced(gs)).write(board.storage)
+    log = Log.load(board.log(gs))
+    path = f"/model-card/{gs}/0"
+    wanted = card(sources(log, log.state, 0))
+    assert board.get(path).json() == json.loads(card_as_json(wanted))
+    for at in range(4, log.state.seq):
+        state = fold_all(State(), decode_lines(b"".join(line + b"\n" for line in log.lines(0, at))))
+        assert board.get(f"{path}?at={at}").json() == json.loads(card_as_json(card(sources(log, state, 0))))
+    for kind, ending, content in (("html", "html", as_html(wanted)), ("markdown", "md", as_markdown(wanted))):
+        answer = board.get(f"{path}?format={kind}")
+        assert answer.body.decode() == content
+        assert answer.headers["content-type"] == f"text/{kind}; charset=utf-8"
+        assert answer.headers["content-disposition"] == f'attachment; filename="model-card-{gs}-0.{ending}"'
+        assert answer.headers["content-security-policy"] == "sandbox"
+
+
+def test_a_model_card_that_is_not_there(board: Board, gs: str) -> None:
+    told(announced(gs)).write(board.storage)
+    for asked, status, words in (
+        (f"/model-card/{gs}/7", 404, "there is no experiment 7"),
+        (f"/model-card/{gs}/0?at=1", 404, "there is no experiment 0"),
+        (f"/model-card/{gs}/0?format=pdf", 400, "json, html, markdown"),
+        ("/model-card/nowhere/0", 404, "'nowhere'"),
+    ):
+        refused = board.get(asked)
+        assert (refused.status, words in refused.json()["error"]["message"]) == (status, True)
 
 
 # --- what an experiment consists of ---
@@ -81,7 +119,7 @@ def test_a_pipeline(board: Board, gs: str) -> None:
 # --- now and then ---
 
 
-@pytest.mark.parametrize("seq", [0, 1, 100, 150, 425, 426, 427, 10**6, None])
+@pytest.mark.parametrize("seq", [0, 1, 100, 150, END - 1, END, END + 1, 10**6, None])
 def test_a_snapshot_of_any_moment(board: Board, golden: str, seq: int | None) -> None:
     at = "" if seq is None else f"at={seq}"
     state = of(len(GOLDEN) if seq is None else seq)
@@ -92,7 +130,7 @@ def test_a_snapshot_of_any_moment(board: Board, golden: str, seq: int | None) ->
     assert board.get(f"{golden}/series?{at}").json() == plain(projections.series(state, Which()))
 
 
-@pytest.mark.parametrize("seq", [0, 100, 426, None])
+@pytest.mark.parametrize("seq", [0, 100, END, None])
 def test_a_report(board: Board, golden: str, seq: int | None) -> None:
     """As `mlgym report --json` prints it, of any moment."""
     at = "" if seq is None else f"at={seq}"
@@ -278,7 +316,7 @@ def test_events_that_fit(board: Board, golden: str, types: list[str], experiment
         assert len(page["events"]) <= limit
         before = page["next"]
     assert backwards == forwards
-    for seq in (0, 1, 2, 150, 426, 427):
+    for seq in (0, 1, 2, 150, END, END + 1):
         page = board.get(f"{golden}/events?limit={limit}&before={seq}{asked}").json()
         assert page["events"] == matching(seq, types, experiment)[-limit:]
 
@@ -286,7 +324,10 @@ def test_events_that_fit(board: Board, golden: str, types: list[str], experiment
 def test_events_are_told_as_they_are(board: Board, golden: str) -> None:
     answer = board.get(f"{golden}/events?type=dream").body
     lines = [line.rstrip(b"\n") for line in GOLDEN if b'"dream"' in line]
-    assert answer == b'{"grid_search_id":"golden","head":426,"events":[%b],"next":null}' % b",".join(lines)
+    assert answer == b'{"grid_search_id":"golden","head":%d,"events":[%b],"next":null}' % (
+        len(GOLDEN),
+        b",".join(lines),
+    )
 
 
 def test_a_name_may_be_spelled_in_many_ways(board: Board, gs: str) -> None:

@@ -506,7 +506,7 @@ REFUSED: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/checkpoints/unknown/1/1", None, {}, 404, "'unknown'"),
     ("GET", "/system-info/unknown/1", None, {}, 404, "'unknown'"),
     ("GET", "/model-card/unknown/1", None, {}, 404, "'unknown'"),
-    ("GET", "/model-card/refused/1", None, {}, 404, "no model cards"),
+    ("GET", "/model-card/refused/1", None, {}, 404, "there is no grid search"),
     ("GET", "/model-card/refused/one", None, {}, 400, "expected digits"),
     ("GET", "/system-info/refused/1", None, {}, 404, "system_info.json"),
     ("GET", "/grid_searches/refused/run_config", None, {}, 404, "run_config.yml"),

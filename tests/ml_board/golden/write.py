@@ -212,10 +212,34 @@ def _strange(log: _Log) -> None:
     log.put("job_output", experiment_id=0, job_id="0-1", offset=0, text="hello\n")
 
 
+def _facts(log: _Log) -> None:
+    """What a model card is made of; of each, the last event counts."""
+    layers = [{"name": "a", "type": "Linear", "parameters": 6, "trainable": 6}, {"name": "b", "type": "größe"}]
+    for size in (8, 24):
+        log.put(
+            "model_facts", experiment_id=0, type="net.Net", parameters=6, trainable=6, size_bytes=size, layers=layers
+        )
+    split = {"split": "val", "samples": 3, "uses": ["training", "evaluation"], "sample_shape": [2], "sample_dtype": "f"}
+    labels = [{"label": 0, "count": 1}, {"label": 5, "count": 2}]
+    spread = {"min": -1.5, "max": "Infinity", "mean": "NaN", "std": 0}
+    log.put("data_facts", experiment_id=0, splits=[{**split, "labels": labels}, {**split, "spread": spread}])
+    log.put("data_facts", experiment_id=1, splits=[{"split": "val", "samples": 3, "uses": ["sleep"]}])
+    counts = {"split": "val", "target": "t", "prediction": "p", "labels": [0, 5], "actual": [1, 2], "predicted": [2, 1]}
+    classes = [{**counts, "correct": [1, 1], "confusion": [[1, 0], [1, 1]]}]
+    for epoch in (7, 12, 7):
+        log.put("class_results", experiment_id=0, epoch=epoch, splits=classes)
+    log.put("class_results", experiment_id=0, epoch=13, splits=[{**counts, "correct": [1, "1"]}])
+    log.put("class_results", experiment_id=0, epoch=14, splits=[{**counts, "correct": [1, 1], "confusion": [[1], 2]}])
+    for attempt in (1, 2):
+        usage = {"training_seconds": 1.5, "memory_bytes": 2**40, "energy_joules": None if attempt == 1 else 7}
+        log.put("job_usage", attempt, experiment_id=1, job_id=f"1-{attempt}", **usage)
+    log.put("model_facts", experiment_id=2**41, type="", parameters=0, trainable=0, size_bytes=0)
+
+
 def _restart(log: _Log) -> None:
     """Interrupted, and started again with another grid; then warnings that are more than are kept."""
     log.put("grid_search", status="INTERRUPTED", reason="Ctrl-C")
-    log.put("grid_search", status="STARTED", grid_search_config="b: 2\n", reason="1 more")
+    log.put("grid_search", status="STARTED", grid_search_config="b: 2\n", reason="1 more", model_info={"a": [{"b": 1}]})
     log.put("experiment_config", experiment_id=3, config_hash="hash3", swept={"lr": 0}, num_epochs=20)
     log.put("experiment_config", experiment_id=7, config_hash="hash7", num_epochs=20)
     log.job(3, "RUNNING", attempt=3, start_epoch=10)
@@ -231,7 +255,7 @@ def _restart(log: _Log) -> None:
 def lines() -> list[bytes]:
     """The log."""
     log = _Log()
-    for part in (_begin, _ordinary, _lost, _not_finite, _partly, _strange, _restart):
+    for part in (_begin, _ordinary, _lost, _not_finite, _partly, _facts, _strange, _restart):
         part(log)
     return log.lines
 

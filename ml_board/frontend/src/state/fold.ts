@@ -103,6 +103,7 @@ function emptyExperiment(id: number): Experiment {
     progress: noProgress(),
     scores: new Map(),
     checkpoints: new Map(),
+    facts: {},
     version: 0,
   };
 }
@@ -129,6 +130,14 @@ function take(state: State, event: KnownEvent): void {
       return evaluationResult(state, event.payload, event.seq, event.creation_ts);
     case "checkpoint":
       return checkpoint(state, event.payload, event.seq);
+    case "model_facts":
+      return fact(state, event.payload.experiment_id, "model", event.seq);
+    case "data_facts":
+      return fact(state, event.payload.experiment_id, "data", event.seq);
+    case "class_results":
+      return fact(state, event.payload.experiment_id, `classes/${event.payload.epoch}`, event.seq);
+    case "job_usage":
+      return fact(state, event.payload.experiment_id, `usage/${event.attempt}`, event.seq);
     case "warning":
       state.warnings.push({
         seq: event.seq,
@@ -141,6 +150,13 @@ function take(state: State, event: KnownEvent): void {
     default:
       return;
   }
+}
+
+/** What it says is read when somebody wants it. */
+function fact(state: State, id: number, name: string, seq: number): void {
+  const experiment = state.experiment(id);
+  experiment.version++;
+  experiment.facts = { ...experiment.facts, [name]: seq };
 }
 
 function gridSearch(state: State, payload: GridSearch, time: number): void {

@@ -165,6 +165,9 @@ function One({ session, experiment }: { session: Session; experiment: Experiment
       <Section name="config" title="Configuration" note={swept(experiment)}>
         {config}
       </Section>
+      <Section name="card" title="Model card" note="to be read, and as a file">
+        <Later session={session} experiment={experiment} />
+      </Section>
       <Section name="checkpoints" title="Checkpoints" note={experiment.checkpoints.size}>
         <Checkpoints session={session} experiment={experiment} detail={detail} />
       </Section>
@@ -235,7 +238,7 @@ function useDetail(session: Session, experiment: Experiment): { detail?: Experim
 /** A part that opens and closes; which are not as they are by default stands in the address. */
 function Section({ name, title, note, children }: { name: string; title: string; note?: string | number; children: ComponentChildren }): JSX.Element {
   const flipped = new Set((route.value.query.flip ?? "").split(",").filter(Boolean));
-  const open = flipped.has(name) === ["pipeline", "config", "environment"].includes(name);
+  const open = flipped.has(name) === ["pipeline", "config", "card", "environment"].includes(name);
   return (
     <details
       class="card"
@@ -252,6 +255,13 @@ function Section({ name, title, note, children }: { name: string; title: string;
       {open && <div class="stack">{children}</div>}
     </details>
   );
+}
+
+/** The model card is a script of its own: most visits do not open it. */
+function Later(props: { session: Session; experiment: Experiment }): JSX.Element {
+  const { value: card, error } = useAsked(() => import("./card"), 0);
+  if (error) return <p class="bad">{error.message}</p>;
+  return card ? <card.CardView {...props} /> : <p class="muted">reading …</p>;
 }
 
 function ProgressCard({ session, experiment, host }: { session: Session; experiment: Experiment; host: string | null }): JSX.Element {

@@ -36,6 +36,8 @@ export interface ExperimentRow {
   scores: Record<string, ScoreRow>;
   checkpoints: { epoch: number; seq: number }[];
   changes: number;
+  /** What else the log says, and in which event: `model`, `data`, `classes/EPOCH`, `usage/ATTEMPT`. */
+  facts: Record<string, number>;
 }
 
 /** A combination on a fold, or with a seed; `missing` says which of its trainings have no score, and why. */
@@ -213,6 +215,82 @@ export interface Output {
   next_offset: number;
   size: number;
   text: string;
+}
+
+/** `/model-card`: as much of it as the page shows. */
+export interface Card {
+  model_details: {
+    name: string;
+    model_description: string | null;
+    model_version: string | null;
+    source_repo: string | null;
+    stated: Record<string, unknown>;
+    seq: number;
+    type: string | null;
+    trainable_parameters: number | null;
+    total_parameters: number | null;
+    size_bytes: number | null;
+    layers: { name: string; type: string; parameters?: number; trainable?: number }[];
+  };
+  dataset_details: {
+    datasets: string[];
+    splits: {
+      split: string;
+      samples: number;
+      percentage: number;
+      uses: string[];
+      sample_shape: number[] | null;
+      sample_dtype: string;
+      target_shape: number[] | null;
+      target_dtype: string;
+      label_distribution: { label: number; name: string; count: number; percentage: number }[];
+      spread: Record<string, Scalar>;
+      uncounted: string;
+    }[];
+  };
+  training_details: {
+    hyperparameters: { parameter: string; value: unknown; swept: boolean }[];
+    loss: Record<string, unknown> | null;
+    optimizer: Record<string, unknown> | null;
+    lr_scheduler: Record<string, unknown> | null;
+    seconds: number | null;
+    training_seconds: number | null;
+    evaluation_seconds: number | null;
+    memory_bytes: number | null;
+    device_memory_bytes: number | null;
+  };
+  eval_details: {
+    score: string | null;
+    best_epoch: number | null;
+    scores: {
+      tag: string;
+      split: string;
+      last: { epoch: number; value: Scalar };
+      best: { epoch: number; value: Scalar } | null;
+      at_best_epoch: Scalar | null;
+    }[];
+    class_results: {
+      split: string;
+      target: string;
+      epoch: number;
+      best: boolean;
+      last: boolean;
+      samples: number;
+      accuracy: number;
+      classes: { name: string; support: number; precision: number | null; recall: number | null; f1: number | null }[];
+      confusion: number[][];
+    }[];
+  };
+  experiment_environment: {
+    carbon_and_cost: {
+      basis: string | null;
+      energy_kwh: number | null;
+      carbon_g: number | null;
+      cost: number | null;
+      currency: string;
+      explanation: string;
+    };
+  };
 }
 
 export interface Endpoints {

@@ -22,6 +22,7 @@ export interface GridSearch {
   grid_search_config?: string | null;
   reason?: string | null;
   validation?: Validation | null;
+  model_info?: Record<string, unknown>;
 }
 
 export interface SystemInfo {
@@ -141,6 +142,80 @@ export interface NondeterminismDetected {
   changes?: ScoreChange[];
 }
 
+export interface Layer {
+  name: string;
+  type: string;
+  parameters?: number;
+  trainable?: number;
+}
+
+export interface ModelFacts {
+  grid_search_id: string;
+  experiment_id: number;
+  type: string;
+  parameters: number;
+  trainable: number;
+  size_bytes: number;
+  modules?: number;
+  layers?: Layer[];
+}
+
+export interface LabelCount {
+  label: number;
+  count: number;
+}
+
+export interface SplitFacts {
+  split: string;
+  samples: number;
+  uses?: "training" | "evaluation"[];
+  batch_size?: number;
+  sample_shape?: number[] | null;
+  sample_dtype?: string;
+  target_shape?: number[] | null;
+  target_dtype?: string;
+  labels?: LabelCount[];
+  multi_label?: boolean;
+  spread?: Record<string, Scalar>;
+  uncounted?: string;
+}
+
+export interface DataFacts {
+  grid_search_id: string;
+  experiment_id: number;
+  splits?: SplitFacts[];
+}
+
+export interface ClassCounts {
+  split: string;
+  target: string;
+  prediction: string;
+  labels: number[];
+  actual: number[];
+  predicted: number[];
+  correct: number[];
+  confusion?: number[][];
+  confusions?: number[][];
+}
+
+export interface ClassResults {
+  grid_search_id: string;
+  experiment_id: number;
+  epoch: number;
+  splits?: ClassCounts[];
+}
+
+export interface JobUsage {
+  grid_search_id: string;
+  experiment_id: number;
+  job_id: string;
+  training_seconds?: number;
+  evaluation_seconds?: number;
+  memory_bytes?: number;
+  device_memory_bytes?: number | null;
+  energy_joules?: number | null;
+}
+
 export interface Envelope {
   seq: number;
   creation_ts: number;
@@ -162,6 +237,10 @@ export type KnownEvent = Envelope &
     | { event_type: "job_output"; payload: JobOutput }
     | { event_type: "warning"; payload: Warned }
     | { event_type: "nondeterminism_detected"; payload: NondeterminismDetected }
+    | { event_type: "model_facts"; payload: ModelFacts }
+    | { event_type: "data_facts"; payload: DataFacts }
+    | { event_type: "class_results"; payload: ClassResults }
+    | { event_type: "job_usage"; payload: JobUsage }
   );
 
 /** What a value has to be: the name of a plain type or of a struct, one of some words, or a container. */
@@ -170,7 +249,7 @@ export type Shape = string | { words: string[] } | { list: Shape } | { map: Shap
 /** Field -> what it has to be; a name that ends in `?` may be left out. */
 export const STRUCTS: Record<string, Record<string, Shape>> = {
   Validation: { "combinations": "int", "outer_folds?": "int", "inner_folds?": "int", "seeds?": { list: "int" }, "selected_only?": "boolean", "metric?": { any: ["string", "null"] }, "mode?": { any: [{ words: ["max", "min"] }, "null"] }, "epoch?": { words: ["last", "best", "average"] }, "dropped?": { list: "int" } },
-  GridSearch: { "grid_search_id": "string", "status": { words: ["STARTED", "FINISHED", "INTERRUPTED"] }, "num_experiments?": { any: ["int", "null"] }, "run_config?": { any: ["string", "null"] }, "grid_search_config?": { any: ["string", "null"] }, "reason?": { any: ["string", "null"] }, "validation?": { any: ["Validation", "null"] } },
+  GridSearch: { "grid_search_id": "string", "status": { words: ["STARTED", "FINISHED", "INTERRUPTED"] }, "num_experiments?": { any: ["int", "null"] }, "run_config?": { any: ["string", "null"] }, "grid_search_config?": { any: ["string", "null"] }, "reason?": { any: ["string", "null"] }, "validation?": { any: ["Validation", "null"] }, "model_info?": { map: "anything" } },
   SystemInfo: { "grid_search_id": "string", "host": "string", "info?": { map: "anything" } },
   ExperimentConfig: { "grid_search_id": "string", "experiment_id": "int", "job_id?": { any: ["string", "null"] }, "config?": "anything", "config_hash?": "string", "swept?": { map: "anything" }, "seed?": { any: ["int", "null"] }, "num_epochs?": { any: ["int", "null"] } },
   DataFold: { "grid_search_id": "string", "fold": "string", "samples": "int", "test?": { list: "int" }, "offset?": "int" },
@@ -185,6 +264,14 @@ export const STRUCTS: Record<string, Record<string, Shape>> = {
   Warned: { "grid_search_id": "string", "message": "string", "experiment_id?": { any: ["int", "null"] } },
   ScoreChange: { "score": "string", "before": { any: ["number", { words: ["NaN", "Infinity", "-Infinity"] }] }, "now": { any: ["number", { words: ["NaN", "Infinity", "-Infinity"] }] } },
   NondeterminismDetected: { "grid_search_id": "string", "experiment_id": "int", "epoch": "int", "changes?": { list: "ScoreChange" } },
+  Layer: { "name": "string", "type": "string", "parameters?": "int", "trainable?": "int" },
+  ModelFacts: { "grid_search_id": "string", "experiment_id": "int", "type": "string", "parameters": "int", "trainable": "int", "size_bytes": "int", "modules?": "int", "layers?": { list: "Layer" } },
+  LabelCount: { "label": "int", "count": "int" },
+  SplitFacts: { "split": "string", "samples": "int", "uses?": { list: { words: ["training", "evaluation"] } }, "batch_size?": "int", "sample_shape?": { any: [{ list: "int" }, "null"] }, "sample_dtype?": "string", "target_shape?": { any: [{ list: "int" }, "null"] }, "target_dtype?": "string", "labels?": { list: "LabelCount" }, "multi_label?": "boolean", "spread?": { map: { any: ["number", { words: ["NaN", "Infinity", "-Infinity"] }] } }, "uncounted?": "string" },
+  DataFacts: { "grid_search_id": "string", "experiment_id": "int", "splits?": { list: "SplitFacts" } },
+  ClassCounts: { "split": "string", "target": "string", "prediction": "string", "labels": { list: "int" }, "actual": { list: "int" }, "predicted": { list: "int" }, "correct": { list: "int" }, "confusion?": { list: { list: "int" } }, "confusions?": { list: { list: "int" } } },
+  ClassResults: { "grid_search_id": "string", "experiment_id": "int", "epoch": "count", "splits?": { list: "ClassCounts" } },
+  JobUsage: { "grid_search_id": "string", "experiment_id": "int", "job_id": "string", "training_seconds?": "number", "evaluation_seconds?": "number", "memory_bytes?": "int", "device_memory_bytes?": { any: ["int", "null"] }, "energy_joules?": { any: ["number", "null"] } },
 };
 
 export const PAYLOADS: Record<string, string> = {
@@ -199,4 +286,8 @@ export const PAYLOADS: Record<string, string> = {
   job_output: "JobOutput",
   warning: "Warned",
   nondeterminism_detected: "NondeterminismDetected",
+  model_facts: "ModelFacts",
+  data_facts: "DataFacts",
+  class_results: "ClassResults",
+  job_usage: "JobUsage",
 };

@@ -1,6 +1,7 @@
 // Requests to the board's REST half. Nothing is asked of any other machine.
 
 import type {
+  Card,
   Endpoints,
   EpochRule,
   EventPage,
@@ -115,6 +116,11 @@ export class Rest {
   pipeline = (id: string, experiment: number): Promise<string> => this.text(`/grid_searches/${id}/${experiment}/pipeline`);
 
   systemInfo = async (id: string, experiment: number): Promise<unknown> => this.json(`/system-info/${id}/${experiment}`);
+
+  /** As data; the other forms are files, at `cardUrl`. */
+  card = (id: string, experiment: number, at?: number): Promise<Card> => this.json(`/model-card/${id}/${experiment}`, { at });
+
+  cardUrl = (id: string, experiment: number, format: string, at?: number): string => this.url(`/model-card/${id}/${experiment}`, { format, at });
 
   manifest = (id: string, experiment: number, epoch: number): Promise<{ files: { name: string; size: number; sha256: string }[] }> =>
     this.json(`/checkpoints/${id}/${experiment}/${epoch}`);
