@@ -135,8 +135,8 @@ def _ways(log: Log, state: State, whole: int, limit: int) -> Iterator[tuple[Keep
             return without_batches(body, event)
 
         words = (
-            "This search is too large for one file. Of each series, only the first, the last, and the smallest and largest"
-            f" points of every stretch are here: {kept:,} of {total:,} points in all. Of progress only the last is here."
+            "This search is too large for one file. Of each series only the first, the last, and the smallest and the "
+            f"largest points of every stretch are here, {kept:,} of {total:,} in all; of progress only the last."
         )
         yield thinned, limit, [words, *fewer[1:]], words
 

@@ -18,6 +18,7 @@ try {
   await loadAll();
   await open(means(embedded));
   listenToKeys();
+  root.textContent = "";
   render(<App />, root);
 } catch (error) {
   root.textContent = `This file cannot be shown: ${error instanceof Error ? error.message : String(error)}. It needs a browser of 2023 or later, and all of the file.`;

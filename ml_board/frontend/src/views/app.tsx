@@ -11,6 +11,7 @@ import { Connection } from "./connection";
 import { activeKeys, useKeys } from "./keys";
 import { Dialog, Empty, Status, useSession } from "./parts";
 import { ReplayBanner, ReplayBar } from "./replay";
+import "./print.css";
 
 type View = (props: { session: Session }) => JSX.Element;
 
