@@ -34,6 +34,7 @@ from mlgym.record.events import (
     decode_lines,
 )
 from mlgym.record.fold import State
+from mlgym.record.journal import is_held
 from mlgym.record.log import Log
 from mlgym.specs import RunPaths
 
@@ -329,7 +330,7 @@ def _of_grid(state: State, paths: RunPaths) -> Iterator[tuple[str, str | None]]:
     listed = {
         "grid_search_id": paths.grid_search_id,
         "status": state.status or None,
-        "running": False,
+        "running": is_held(paths.lock),
         "head": state.seq,
         "size": 0,
         "modified": state.time,

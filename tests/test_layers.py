@@ -90,6 +90,8 @@ BOARD = [
     "sockets",
     "uploads",
     "projections",
+    "packing",
+    "one_file",
     "openapi",
     "wire_types",
     "requests",
