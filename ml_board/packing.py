@@ -108,7 +108,8 @@ def _ways(log: Log, state: State, whole: int, limit: int) -> Iterator[tuple[Keep
             case DataFoldEvent() if event.seq != head:
                 return None
             case CheckpointChange(payload=payload) if payload.action == "SAVED":
-                kept = state.experiments[payload.experiment_id].checkpoints.get(payload.epoch)
+                experiment = state.experiments.get(payload.experiment_id)
+                kept = experiment and experiment.checkpoints.get(payload.epoch)
                 return body if kept and kept.seq == event.seq else _without_digests(body)
         return everything(body, event)
 
@@ -209,16 +210,25 @@ def _only(body: bytes, event: EvaluationResultEvent, keys: set[str] | None) -> b
     losses = [one for one in event.payload.loss_scores if f"{one.split}/{one.loss}" in keys]
     if len(metrics) == len(event.payload.metric_scores) and len(losses) == len(event.payload.loss_scores):
         return body
-    raw = msgspec.json.decode(body + b"}")
-    raw["payload"].update(metric_scores=metrics, loss_scores=losses)
-    return msgspec.json.encode(raw)[:-1]
+    return _changed(body, lambda payload: payload.update(metric_scores=metrics, loss_scores=losses))
 
 
 def _without_digests(body: bytes) -> bytes:
     """The event of a checkpoint that is gone: its digests are most of it, and nobody can compare them with anything."""
-    raw = msgspec.json.decode(body + b"}")
-    for file in raw["payload"].get("files", []):
-        file["sha256"] = ""
+
+    def forget(payload: dict[str, Any]) -> None:
+        for file in payload.get("files", []):
+            file["sha256"] = ""
+
+    return _changed(body, forget)
+
+
+def _changed(body: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    try:
+        raw = msgspec.json.decode(body + b"}")
+    except (msgspec.DecodeError, UnicodeDecodeError):  # in a field that nobody knows, so nobody has looked at it yet
+        return body
+    change(raw["payload"])
     return msgspec.json.encode(raw)[:-1]
 
 

@@ -129,7 +129,7 @@ export class Embedded extends Rest implements Take {
 
   override rows = async (id: string, at?: number): Promise<Rows> => {
     this.check(id);
-    return JSON.parse(JSON.stringify(toRows(this.state(at)))) as Rows;
+    return structuredClone(toRows(this.state(at))); // the state goes on
   };
 
   override series = async (
@@ -175,7 +175,7 @@ export class Embedded extends Rest implements Take {
     const state = this.state(at);
     const row = toRows(state).experiments.find((one) => one.experiment_id === experiment);
     if (!row) throw new RestError(404, `there is no experiment ${experiment} in the log as of event ${state.seq}`);
-    return { ...(JSON.parse(JSON.stringify(row)) as typeof row), ...details(this.known(experiment, at)) };
+    return { ...structuredClone(row), ...details(this.known(experiment, at)) };
   };
 
   /** The events of an experiment that say anything of its details. */

@@ -26,7 +26,7 @@ const VIEWS: Record<Page, () => Promise<View>> = {
   settings: async () => (await import("./settings")).SettingsView,
 };
 /** As the document has it: in one file there is no other. */
-const ICON = document.querySelector<HTMLLinkElement>("link[rel=icon]")?.href ?? "";
+const ICON = document.querySelector("link[rel=icon]")?.getAttribute("href") ?? "";
 const LETTERS = { analysis: "a", sweep: "s", compare: "c", experiment: "x", events: "e", settings: "o" };
 const loaded = signal<Partial<Record<Page, View | Error>>>({});
 
