@@ -119,7 +119,7 @@ def _ways(log: Log, state: State, whole: int, limit: int) -> Iterator[tuple[Keep
         "Which items a fold is tested on is not here.",
     ]
     yield without_batches, limit, fewer, None
-    only = _last_progress(log, head, lambda event: event.payload.status)
+    only = _last_progress(log, head, _phase_of)
     total = sum(len(scores) for experiment in state.experiments.values() for scores in experiment.scores.values())
     series = sum(len(experiment.scores) for experiment in state.experiments.values())
     for points in _THINNED:
@@ -179,6 +179,11 @@ def _last_progress(log: Log, head: int, kind: Callable[[ExperimentStatusEvent], 
 def _pass_of(event: ExperimentStatusEvent) -> tuple[object, ...]:
     payload = event.payload
     return event.attempt, payload.status, payload.current_epoch, payload.current_split
+
+
+def _phase_of(event: ExperimentStatusEvent) -> str:
+    """What the fold remembers the last one of."""
+    return f"{event.attempt} {event.payload.status} {event.payload.num_batches > 0}"
 
 
 # --- fewer points ---
