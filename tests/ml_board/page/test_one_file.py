@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable
 from itertools import product
@@ -160,20 +159,20 @@ def test_an_experiment_in_detail(make: Make, pages: Pages) -> None:
     expect(checkpoints.get_by_role("button", name="delete")).to_have_count(0)
     checkpoints.get_by_role("button", name="show sha256").first.click()
     expect(checkpoints.locator(".digest").first).to_have_text(re.compile("^[0-9a-f]{64}$"))
-    expect(page.get_by_text("epoch 2", exact=True)).to_be_visible()  # of what it has printed
+    says(page, "epoch 2", ".output")
     expect(page.get_by_text("norway", exact=False).first).to_be_visible()
     expect(page.get_by_text("node-1").first).to_be_visible()
     page.goto(f"{path.as_uri()}{address('sweep', 'settings', show='run_config')}")
     says(page, logs.RUN_CONFIG)
     expect(page.get_by_role("heading", name="This file")).to_be_visible()
     expect(page.get_by_role("textbox", name="REST endpoint")).to_have_count(0)
-    name, content = downloaded(page, page.get_by_role("button", name="download").nth(1).click)
+    name, content = downloaded(page, page.get_by_role("button", name="download").click)
     assert (name, content.decode()) == ("sweep-run_config.yml", logs.RUN_CONFIG)
 
 
 def test_another_grid_search_is_not_there(make: Make, pages: Pages) -> None:
     page = pages.open_file(make("sweep"), address("other"))
-    expect(page.get_by_text("this file holds sweep and no other grid search")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("this file holds sweep and no other grid search")
 
 
 def test_the_report_of_cross_validation(storage: Path, make: Make, pages: Pages) -> None:
@@ -305,15 +304,15 @@ def test_on_paper_all_rows_are_there(storage: Path, make: Make, pages: Pages) ->
     until(page, lambda: page.locator("article.chart canvas").count() >= 9, "every chart")
     page.evaluate("""() => {
         addEventListener("beforeprint", () => queueMicrotask(() => {
-            const rows = document.querySelectorAll(".experiments [data-id]");
-            window.printed = [rows.length, getComputedStyle(document.documentElement).getPropertyValue("--ink")];
+            window.printed = document.querySelectorAll(".experiments [data-id]").length;
         }));
     }""")
     content = page.pdf(format="A4")
     assert content.startswith(b"%PDF")
-    assert page.evaluate("window.printed") == [120, "#000000"]
+    assert page.evaluate("window.printed") == 120
     until(page, lambda: len(rows(page)) < 120, "the table as it was")
     page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     expect(page.get_by_role("navigation", name="pages")).to_be_hidden()
     expect(page.get_by_role("slider", name="event")).to_be_hidden()
     expect(page.get_by_text("120 experiments")).to_be_visible()
@@ -321,6 +320,7 @@ def test_on_paper_all_rows_are_there(storage: Path, make: Make, pages: Pages) ->
 
 def test_the_board_has_a_button_for_it(board: Board, gs: str, pages: Pages, tmp_path: Path) -> None:
     sweep(gs).write(board.storage)
+    pages.announce("404.*validation_strategy_config")  # there is none
     page = pages.open(board, address(gs, "settings"))
     name, content = downloaded(page, page.get_by_role("link", name="download as one file").click)
     assert name == f"{gs}.html"
@@ -329,4 +329,4 @@ def test_the_board_has_a_button_for_it(board: Board, gs: str, pages: Pages, tmp_
     expect(page.get_by_role("heading", name="Experiment 1", exact=True)).to_be_visible()
     found = chart(page, "val/accuracy")
     expect(found).to_be_visible()
-    assert json.loads(json.dumps(query_of(page))) == {"exp": "1"}
+    assert query_of(page) == {"exp": "1"}
