@@ -18,8 +18,8 @@ const moments = Object.keys(expected.at).map(Number);
 const few = Object.keys(expected.series).map(Number);
 const ID = "golden";
 
-function embedded(): Embedded {
-  const found = new Embedded();
+function embedded(spacing?: number): Embedded {
+  const found = new Embedded(spacing);
   found.answer("/here", "text");
   for (const line of lines) found.event(line);
   found.file = { grid_search_id: ID, made: 0, version: "", head: lines.length, of: lines.length, events: lines.length, left_out: [], thinned: null };
@@ -33,8 +33,8 @@ const said = ({ seq, series }: SeriesAnswer): SeriesAnswer => ({
 });
 
 describe("the board in one file", () => {
-  it("has the rows of any moment, in any order", async () => {
-    const board = embedded();
+  it.each([undefined, 50])("has the rows of any moment, in any order, with keyframes every %s events", async (spacing) => {
+    const board = embedded(spacing);
     for (const at of [...moments, ...[...moments].reverse()]) expect(await board.rows(ID, at)).toEqual(expected.at[at]);
     expect((await board.rows(ID)).seq).toBe(lines.length);
   });

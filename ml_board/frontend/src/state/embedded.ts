@@ -15,7 +15,6 @@ import { copy, fold, State, toRows } from "./fold";
 import { thin } from "./thin";
 
 const KEPT_POINTS = 3_000_000; // of all keyframes, 32 bytes each
-const SPACING = 2000; // events between two keyframes, at first
 
 /** Where one experiment's output ends; `text` is what the file has of it, the end. */
 interface Tail {
@@ -32,12 +31,12 @@ export class Embedded extends Rest implements Take {
   private readonly experiments: number[] = [];
   private readonly answers = new Map<string, string>();
   private keyframes: { count: number; points: number; state: State }[] = [];
-  private spacing = SPACING;
   /** What was looked at last, and how many events went into it. */
   private working = new State();
   private count = 0;
 
-  constructor() {
+  /** `spacing`: events between two keyframes, at first. */
+  constructor(private spacing = 2000) {
     super("");
   }
 
