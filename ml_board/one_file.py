@@ -100,7 +100,7 @@ def _frame(title: str) -> tuple[bytes, bytes]:
 <noscript>This page needs JavaScript.</noscript>
 <script type="text/plain" id="data">"""
     foot = f"""</script>
-<script type="module">{script}</script>
+<script>{script}</script>
 </body>
 </html>
 """

@@ -8,11 +8,9 @@ import "./style.css";
 import { App, loadAll } from "./views/app";
 import { listenToKeys } from "./views/keys";
 
-const root = document.getElementById("page") as HTMLElement;
-const data = document.getElementById("data") as HTMLElement;
-keepPreferences();
-const embedded = new Embedded();
-try {
+/** Unpack what the file holds, and show it. */
+async function begin(): Promise<void> {
+  const embedded = new Embedded();
   await embedded.load(data.textContent ?? "");
   data.remove();
   await loadAll();
@@ -20,6 +18,11 @@ try {
   listenToKeys();
   root.textContent = "";
   render(<App />, root);
-} catch (error) {
-  root.textContent = `This file cannot be shown: ${error instanceof Error ? error.message : String(error)}. It needs a browser of 2023 or later, and all of the file.`;
 }
+
+const root = document.getElementById("page") as HTMLElement;
+const data = document.getElementById("data") as HTMLElement;
+keepPreferences();
+begin().catch((error: unknown) => {
+  root.textContent = `This file cannot be shown: ${error instanceof Error ? error.message : String(error)}. It needs a browser of 2023 or later, and all of the file.`;
+});
