@@ -39,7 +39,7 @@ from mlgym.record.log import Log
 from mlgym.specs import RunPaths
 
 WHOLE = 3_000_000  # bytes, packed: a log of up to so many goes in as it is
-_THINNED = (1000, 300, 100, 30, 10)  # points of a series, at most: the first that fits
+_THINNED = (1000, 500, 250, 100, 30, 10)  # points of a series, at most: the first that fits
 _MOST_POINTS = 1_000_000  # that are chosen among, in memory
 _FOR_EVENTS = 0.8  # of the limit; the rest is left for answers
 _TAIL = 16 << 10  # bytes of what an experiment has printed
@@ -101,16 +101,24 @@ def _ways(log: Log, state: State, whole: int, limit: int) -> Iterator[tuple[Keep
     yield everything, whole, [], None
     last = _last_progress(log, head, _pass_of)
 
+    def is_kept(event: CheckpointChange) -> bool:
+        experiment = state.experiments.get(event.payload.experiment_id)
+        kept = experiment and experiment.checkpoints.get(event.payload.epoch)
+        return bool(kept and kept.seq == event.seq)
+
+    def stays(event: CheckpointChange) -> bool:
+        """Whether the checkpoint is there in the end; all of its events are kept then, and so the order of checkpoints."""
+        experiment = state.experiments.get(event.payload.experiment_id)
+        return experiment is None or event.payload.epoch in experiment.checkpoints or not experiment.config_seq
+
     def without_batches(body: bytes, event: Event) -> bytes | None:
         match event:
             case ExperimentStatusEvent():
                 return body if event.seq in last else None
             case DataFoldEvent() if event.seq != head:
                 return None
-            case CheckpointChange(payload=payload) if payload.action == "SAVED":
-                experiment = state.experiments.get(payload.experiment_id)
-                kept = experiment and experiment.checkpoints.get(payload.epoch)
-                return body if kept and kept.seq == event.seq else _without_digests(body)
+            case CheckpointChange() if event.payload.action == "SAVED":
+                return body if is_kept(event) else _without_digests(body)
         return everything(body, event)
 
     fewer = [
@@ -134,11 +142,14 @@ def _ways(log: Log, state: State, whole: int, limit: int) -> Iterator[tuple[Keep
                 return _only(body, event, chosen[event.payload.experiment_id].get(event.seq))
             if isinstance(event, ExperimentStatusEvent):
                 return body if event.seq in only or event.seq == head else None
+            if isinstance(event, CheckpointChange) and not event.payload.batch and event.seq != head:
+                return body if stays(event) else None
             return without_batches(body, event)
 
         words = (
             "This search is too large for one file. Of each series only the first, the last, and the smallest and the "
-            f"largest points of every stretch are here, {kept:,} of {total:,} in all; of progress only the last."
+            f"largest points of every stretch are here, {kept:,} of {total:,} in all; of progress only the last, "
+            "and of checkpoints those that were kept."
         )
         yield thinned, limit, [words, *fewer[1:]], words
 

@@ -56,9 +56,9 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make(storage: Path, tmp_path: Path) -> Make:
-    def make(name: str, **more: int) -> Path:
+    def make(name: str, limit: int = one_file.LIMIT) -> Path:
         target = tmp_path / f"a {name}.html"  # a space, as files have them
-        one_file.write_file(RunPaths(storage, name), target, **more)
+        one_file.write_file(RunPaths(storage, name), target, limit=limit)
         return target
 
     return make
