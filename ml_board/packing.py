@@ -107,7 +107,7 @@ def _ways(log: Log, state: State, whole: int, limit: int) -> Iterator[tuple[Keep
         return bool(kept and kept.seq == event.seq)
 
     def stays(event: CheckpointChange) -> bool:
-        """Whether the checkpoint is there in the end; all of its events are kept then, and so the order of checkpoints."""
+        """Whether the checkpoint is there in the end. All of its events are kept then, and so the order of all."""
         experiment = state.experiments.get(event.payload.experiment_id)
         return experiment is None or event.payload.epoch in experiment.checkpoints or not experiment.config_seq
 

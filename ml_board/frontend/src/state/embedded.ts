@@ -64,7 +64,8 @@ export class Embedded extends Rest implements Take {
     this.experiments.push(typeof payload.experiment_id === "number" ? payload.experiment_id : -1);
     fold(this.working, event);
     this.count++;
-    if (this.count >= (this.keyframes.at(-1)?.count ?? 0) + this.spacing) this.keep();
+    // The farther on, the larger is a state, and the rarer it is copied.
+    if (this.count >= (this.keyframes.at(-1)?.count ?? 0) + Math.max(this.spacing, this.count >> 3)) this.keep();
   }
 
   private keep(): void {
