@@ -129,13 +129,14 @@ def main() -> int:
     parser.add_argument(
         "--max_bytes", type=int, default=LIMIT, help="above it, scores are thinned; default: %(default)s"
     )
+    parser.add_argument("--program", default="ml_board.one_file", help=argparse.SUPPRESS)  # who says what went wrong
     parsed = parser.parse_args()
     target = parsed.output or Path(f"{parsed.grid_search_id}.html")
     try:
         paths = grid_search(parsed.event_storage_path, parsed.grid_search_id)
         packed = write_file(paths, target, force=parsed.force, limit=parsed.max_bytes)
     except MLgymError as error:
-        tell(str(error), "ml_board.one_file")
+        tell(str(error), parsed.program)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

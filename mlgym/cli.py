@@ -16,6 +16,9 @@ from mlgym.errors import InputError, MLgymError, one_of, tell
 if TYPE_CHECKING:
     from mlgym.build.registry import Registry
     from mlgym.plan.config import Document, RunConfig
+    from mlgym.record.fold import State
+    from mlgym.record.log import Log
+    from mlgym.specs import RunPaths
 
 Blueprint = Callable[["Registry"], None]
 
@@ -103,14 +106,23 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     found = command("report", _report, "compare combinations over folds and seeds, from the log alone")
     sync = command("sync", _sync, "send what is here of a grid search to a server")
-    for added in (status, found, sync):
+    export = command("export", _export, "write a grid search for other tools, from its log, also while it runs")
+    for added in (status, found, sync, export):
         added.add_argument("grid_search_id", help="such as 2026-11-21--10-26-58")
+    export.add_argument("-o", "--output", type=Path, metavar="PATH", help="the file, or the folder, to write")
+    export.add_argument("--format", choices=list(_FORMATS), help="default: by the suffix of PATH")
+    export.add_argument("--force", action="store_true", help="replace what is there already")
+    export.add_argument(
+        "--tracking_uri", metavar="URI", help="mlflow: such as sqlite:///mlflow.db; default: MLFLOW_TRACKING_URI"
+    )
+    export.add_argument("--experiment_name", metavar="NAME", help="mlflow: default: the grid search id")
+    export.add_argument("--checkpoints", action="store_true", help="mlflow: checkpoints become artifacts as well")
     sync.add_argument("--server", action="append", required=True, metavar="URL", help="may be given several times")
     sync.add_argument("--rest_endpoint", metavar="URL", help="where configs and checkpoints go, if not to the server")
     import_ = command("import", _import, "make an event log of one that an earlier tool has written")
     import_.add_argument("file", type=Path)
     import_.add_argument("--grid_search_id", help="default: the one that its events name")
-    for added in (status, found, sync, import_):
+    for added in (status, found, sync, export, import_):
         added.add_argument(
             "--event_storage_path", type=Path, default=Path("event_storage"), help="default: %(default)s"
         )
@@ -262,12 +274,19 @@ def _status(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     else:
         ranked = validated(state, parsed.metric, parsed.mode) if state.validation else None
         print(summary(found, paths, validation=ranked))
+    _warn(state, paths)
+    return 0
+
+
+def _warn(state: State, paths: RunPaths) -> None:
+    """Of what the log does not hold."""
+    from mlgym.record.journal import is_held
+
     if state.status == "STARTED" and not is_held(paths.lock):
         waiting = "; events that it had not delivered are in its spool" if any(paths.spools.glob("*.jsonl")) else ""
         print(f"mlgym: warning: the run is no longer alive{waiting}", file=sys.stderr)
     if state.damaged:
         print(f"mlgym: warning: {state.damaged} bytes of the log are damaged and were left out", file=sys.stderr)
-    return 0
 
 
 def _report(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
@@ -285,6 +304,101 @@ def _report(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     else:
         print(as_text(found))
     return 0
+
+
+_FORMATS = {
+    "html": ".html",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "json": ".json",
+    "tensorboard": None,
+    "mlflow": None,
+}
+"""What `export` writes, and the suffix by which it is recognised."""
+
+
+def _export(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
+    from mlgym.record.export import needs, write_csv, write_json, write_parquet
+    from mlgym.record.log import Log, grid_search
+
+    format_, output = _export_format(parsed), parsed.output
+    paths = grid_search(parsed.event_storage_path, parsed.grid_search_id)
+    if format_ == "mlflow":
+        return _export_to_mlflow(parsed, paths)
+    if format_ == "html":
+        return _export_html(parsed)
+    if format_ == "parquet":
+        needs("parquet", "pyarrow")
+    if format_ == "tensorboard":
+        needs("tensorboard", "tensorboard")
+        from mlgym.record.to_tensorboard import write_tensorboard
+
+        write = write_tensorboard
+    else:
+        write = {"csv": write_csv, "parquet": write_parquet, "json": write_json}[format_]
+    log = Log.load(paths.log)
+    written = write(log, output, parsed.force)
+    print(f"{', '.join(map(str, written))}: {_exported(log)}")
+    _warn(log.state, paths)
+    return 0
+
+
+def _export_format(parsed: argparse.Namespace) -> str:
+    """The format asked for, with which all other arguments have to make sense."""
+    suffixes = {suffix: name for name, suffix in _FORMATS.items() if suffix}
+    format_: str | None = parsed.format
+    if format_ is None and parsed.output is not None:
+        format_ = suffixes.get(parsed.output.suffix.lower())
+    if format_ is None and parsed.output is not None:
+        raise InputError(f"{parsed.output}: name the --format; only {', '.join(suffixes)} are known by their suffix")
+    if parsed.output is not None and suffixes.get(parsed.output.suffix.lower(), format_) != format_:
+        raise InputError(f"{parsed.output}: this is no name for {format_}")
+    if format_ is None:
+        raise InputError("name a file to write, such as -o results.csv, or --format mlflow")
+    if format_ == "mlflow" and parsed.output is not None:
+        raise InputError("--format mlflow writes no file of its own: leave out -o, and name the --tracking_uri")
+    if format_ != "mlflow":
+        if parsed.output is None:
+            raise InputError(f"--format {format_} writes a file: name it with -o")
+        for name in ("tracking_uri", "experiment_name", "checkpoints"):
+            if getattr(parsed, name):
+                raise InputError(f"--{name} is for --format mlflow, not for {format_}")
+    return format_
+
+
+def _export_html(parsed: argparse.Namespace) -> int:
+    """The page is the board's, which nothing here imports."""
+    import subprocess
+
+    command = [sys.executable, "-P", "-m", "ml_board.one_file", parsed.grid_search_id, "--program", "mlgym"]
+    arguments = ["--event_storage_path", str(parsed.event_storage_path), "--output", str(parsed.output)]
+    return subprocess.run([*command, *arguments, *["--force"][: parsed.force]], check=False).returncode
+
+
+def _export_to_mlflow(parsed: argparse.Namespace, paths: RunPaths) -> int:
+    from mlgym.record.log import Log
+    from mlgym.record.to_mlflow import need_mlflow, write_mlflow
+
+    uri = parsed.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise InputError("--format mlflow: name the server or database: --tracking_uri sqlite:///mlflow.db")
+    if "://" not in uri and Path(uri).suffix in (".db", ".sqlite"):
+        raise InputError(f"--tracking_uri {uri}: is a folder to MLflow; did you mean 'sqlite:///{uri}'?")
+    need_mlflow(uri)
+    log = Log.load(paths.log)
+    written = write_mlflow(log, paths, uri, parsed.experiment_name, parsed.checkpoints)
+    more = f", {written.checkpoints} checkpoints" if parsed.checkpoints else ""
+    print(f"MLflow experiment {written.experiment_name}: {written.runs} runs, {written.points:,} new points{more}")
+    if written.waiting:
+        print(f"{written.waiting} experiments have not begun, and have no run yet")
+    _warn(log.state, paths)
+    return 0
+
+
+def _exported(log: Log) -> str:
+    found = log.state.experiments.values()
+    points = sum(len(scores) for experiment in found for scores in experiment.scores.values())
+    return f"{len(found)} experiments, {points:,} scores, up to event {log.state.seq:,}"
 
 
 def _sync(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:

@@ -61,8 +61,8 @@ def as_csv(found: Validated) -> str:
     first = tables(found)[0]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_cell, first.header))
-    writer.writerows([[_cell(value) for value in row] for row in first.rows])
+    writer.writerow(map(cell, first.header))
+    writer.writerows([[cell(value) for value in row] for row in first.rows])
     return text.getvalue()
 
 
@@ -124,8 +124,11 @@ def _number(value: float | None) -> str:
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or not value else f"{value:.4g}"
 
 
-def _cell(value: Any) -> Any:
-    """As a spreadsheet should see it: texts that would be formulas there stay texts."""
+def cell(value: Any) -> Any:
+    """As a spreadsheet should see it in a CSV file: texts that would be formulas there stay texts."""
     if isinstance(value, list | dict):
         value = json.dumps(value)
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _BEGIN_FORMULAS else value
+
+
+_BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")  # white space in front of one is dropped

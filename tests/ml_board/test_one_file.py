@@ -368,3 +368,26 @@ def test_a_log_that_was_made_by_hand(tmp_path: Path) -> None:
     log.write_bytes(b"".join(seal(body) for body in bodies))
     content = written(tmp_path, "odd", tmp_path)
     assert content.events == [body + b"}\n" for body in bodies]
+
+
+def test_mlgym_export(storage: Path, tmp_path: Path) -> None:
+    """The same as a format of `mlgym export`, with its own name in what it says."""
+
+    def export(*arguments: str) -> subprocess.CompletedProcess[str]:
+        program = "import sys; from mlgym.cli import main; sys.exit(main())"
+        where = ["--event_storage_path", str(storage)]
+        return subprocess.run(
+            [sys.executable, "-c", program, "export", "sweep", *where, *arguments],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert export("-o", "search.html").returncode == 0
+    assert len(Content(tmp_path / "search.html").events) == 176
+    ended = export("-o", "search.html")
+    assert (ended.returncode, ended.stderr) == (2, "mlgym: search.html is there already; --force replaces it\n")
+    assert export("-o", "search.html", "--force").returncode == 0
