@@ -41,7 +41,7 @@ format: $(READY)
 
 page: $(READY)
 	$(BIN)/python -m ml_board.wire_types > ml_board/frontend/src/wire/events.ts
-	cd ml_board/frontend && npm ci --no-audit --no-fund && npm run check && npm run build
+	cd ml_board/frontend && npm ci --no-audit --no-fund && npm run check && npm run build && npm run build:one_file
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

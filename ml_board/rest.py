@@ -9,6 +9,8 @@ import asyncio
 import codecs
 import os
 import re
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ _GRID_CONFIGS = {
 _EXPERIMENT_CONFIGS = {"experiment_config": "experiment_config.json", "system_info": "system_info.json"}
 _CHUNK = 256 * 1024
 _MAX_OUTPUT = 1 << 20
+_EXPORTS = 2  # that are made at a time
 
 _EPOCH = Parameter("epoch", "path", COUNT, "finished epochs")
 _NAME = Parameter("resource", "path", {"type": "string", "pattern": f"^{RESOURCE}$"}, "name of a file")
@@ -58,6 +61,7 @@ class Rest:
         self._reading = Reading(store)
         self._uploads = Uploads(store, limits.upload)
         self._putting = asyncio.Lock()
+        self._exporting = asyncio.Semaphore(_EXPORTS)
 
     def routes(self) -> list[Route]:
         reading = self._reading
@@ -126,6 +130,9 @@ class Rest:
             ),
             Route("GET", f"{gs}/timeline", reading.timeline, "What happened when", (GS, at, marks)),
             Route("GET", f"{gs}/experiments/{{exp}}", reading.experiment, "One experiment", (GS, EXP, at)),
+            Route(
+                "GET", f"{gs}/export", self.export, "All of it as one HTML file", (GS,), answer="text/html", also=(507,)
+            ),
             Route("GET", f"{gs}/{{config_name}}", self.get_config, "A file's text", (GS, grid_config), answer=text),
             Route(
                 "PUT", f"{gs}/{{config_name}}", self.put_config, "Store it", (GS, grid_config), body, also=(*full, 415)
@@ -215,6 +222,40 @@ class Rest:
             return await self._store.grid(grid_search_id(request)).log()
         except Refusal:
             return None
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        gs = grid_search_id(request)
+        log = self._store.inside(self._store.existing(gs).log)
+        if not log.is_file():
+            raise Refusal(404, f"there is no log of {gs!r}")
+        async with self._exporting:
+            with tempfile.TemporaryDirectory(prefix="mlgym-") as folder:
+                target = Path(folder) / f"{gs}.html"
+                await self._export(gs, target)
+                headers = {"Content-Disposition": f'attachment; filename="{target.name}"'}
+                response = web.FileResponse(target, headers=headers)
+                response.content_type = "text/html"
+                await response.prepare(request)  # which sends it; afterwards it is not there any more
+                return response
+
+    async def _export(self, gs: str, target: Path) -> None:
+        """In a process of its own, which a large log may keep busy for a while."""
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-P", "-m", "ml_board.one_file", gs, "--event_storage_path", str(self._store.root)],
+            *["--output", str(target)],
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            _, said = await process.communicate()
+        finally:
+            if process.returncode is None:  # the client has gone
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            lines = said.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+            raise Refusal(507, f"the file could not be made: {lines[-1]}")
 
     # --- configurations ---
 

@@ -373,6 +373,7 @@ def _report(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
 
 
 _FORMATS = {
+    "html": ".html",
     "csv": ".csv",
     "parquet": ".parquet",
     "json": ".json",
@@ -390,6 +391,8 @@ def _export(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     paths = grid_search(parsed.event_storage_path, parsed.grid_search_id)
     if format_ == "mlflow":
         return _export_to_mlflow(parsed, paths)
+    if format_ == "html":
+        return _export_html(parsed)
     if format_ == "parquet":
         needs("parquet", "pyarrow")
     if format_ == "tensorboard":
@@ -427,6 +430,15 @@ def _export_format(parsed: argparse.Namespace) -> str:
             if getattr(parsed, name):
                 raise InputError(f"--{name} is for --format mlflow, not for {format_}")
     return format_
+
+
+def _export_html(parsed: argparse.Namespace) -> int:
+    """The page is the board's, which nothing here imports."""
+    import subprocess
+
+    command = [sys.executable, "-P", "-m", "ml_board.one_file", parsed.grid_search_id, "--program", "mlgym"]
+    arguments = ["--event_storage_path", str(parsed.event_storage_path), "--output", str(parsed.output)]
+    return subprocess.run([*command, *arguments, *["--force"][: parsed.force]], check=False).returncode
 
 
 def _export_to_mlflow(parsed: argparse.Namespace, paths: RunPaths) -> int:

@@ -107,6 +107,8 @@ BOARD = [
     "sockets",
     "uploads",
     "projections",
+    "packing",
+    "one_file",
     "openapi",
     "wire_types",
     "requests",

@@ -120,6 +120,30 @@ class Pages:
         page.goto(f"{board.url}/{address}")
         return page
 
+    def open_file(self, path: Path, address: str = "", *, theme: Theme = "light", csp: bool = True) -> Page:
+        """The page that a file is, in a browser without network; it asks for no other file either."""
+        context = self._browser.new_context(
+            locale="en-US",
+            timezone_id="UTC",
+            viewport={"width": 1280, "height": 800},
+            color_scheme=theme,
+            reduced_motion="reduce",
+            bypass_csp=not csp,
+            offline=True,
+        )
+        self._close.append(context.close)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        self._listen(page, ())
+
+        def asked(request: Request) -> None:
+            if request.url.startswith("file:") and request.url.partition("#")[0] != path.as_uri():
+                self._problems.append(f"request to {request.url[:300]}")
+
+        page.on("request", asked)
+        page.goto(f"{path.as_uri()}{address}")
+        return page
+
     def announce(self, pattern: str) -> None:
         """Complaints that this is found in are expected, from now on and before."""
         self._announced.append(pattern)
@@ -144,7 +168,7 @@ class Pages:
 
         def asked(request: Request | WebSocket) -> None:
             scheme, host = urlsplit(request.url)[:2]
-            if scheme not in ("blob", "data", "about") and host not in known:
+            if scheme not in ("blob", "data", "about", "file") and host not in known:
                 self._problems.append(f"request to {request.url[:300]}")
 
         def dialog(found: Dialog) -> None:

@@ -14,8 +14,9 @@ from tests.conftest import ROOT
 from tests.ml_board.conftest import FRONTEND, npm
 
 STATIC = ROOT / "ml_board" / "static"
+ONE_FILE = ROOT / "ml_board" / "one_file_page"
 SOURCES = sorted(path for path in (FRONTEND / "src").rglob("*") if path.suffix in (".ts", ".tsx", ".js"))
-LAYERS = ["wire", "state", "charts", "views", "main.tsx"]
+LAYERS = ["wire", "state", "charts", "views", "main.tsx", "one_file.tsx"]
 """From the ground up: a file imports from its own layer and from those before it."""
 
 
@@ -44,7 +45,7 @@ def test_text_is_never_markup(path: Path) -> None:
 
 def test_asks_nobody_but_the_board() -> None:
     """No address of another machine stands in what is served, but as text that is shown."""
-    for path in STATIC.iterdir():
+    for path in (*STATIC.iterdir(), *ONE_FILE.iterdir()):
         for url in re.findall(r"https?://[^\s\"'`)<]+", path.read_text()):
             known = r"http://www\.w3\.org/|https://socket\.io/docs/|http://127\.0\.0\.1|http://localhost|https?://\$"
             assert re.match(known, url), (path, url)
@@ -64,6 +65,16 @@ def test_script_does_not_grow() -> None:
     assert size(*(path.stem for path in STATIC.glob("*.js"))) <= 118_000
 
 
+def test_one_file_stands_alone() -> None:
+    """One script that loads no other, talks to no server, and does not end where it is put into a page; one sheet."""
+    assert sorted(path.name for path in ONE_FILE.iterdir()) == ["page.css", "page.js"]
+    script, sheet = ((ONE_FILE / name).read_text() for name in ("page.js", "page.css"))
+    assert not re.search(r"\bimport\s*[({*\"']|\bimport\.meta|socket\.io|WebSocket", script)
+    assert not re.search(r"</script|<!--", script, re.IGNORECASE)
+    assert not re.search(r"@import|url\((?!data:)|</style", sheet, re.IGNORECASE)
+    assert len(gzip.compress(script.encode(), 9)) <= 100_000
+
+
 def test_compiles(packages: None) -> None:
     npm("run", "check")
 
@@ -75,8 +86,9 @@ def test_store(packages: None) -> None:
 
 def test_build_is_the_one_that_is_committed(packages: None, tmp_path: Path) -> None:
     """`make page` was run after the last change."""
-    npm("run", "build", "--", "--outDir", str(tmp_path / "static"), "--emptyOutDir")
-    built = {path.name: path.read_bytes() for path in (tmp_path / "static").iterdir()}
-    assert sorted(built) == sorted(path.name for path in STATIC.iterdir())
-    changed = [name for name, content in built.items() if (STATIC / name).read_bytes() != content]
-    assert changed == []
+    for script, committed in (("build", STATIC), ("build:one_file", ONE_FILE)):
+        npm("run", script, "--", "--outDir", str(tmp_path / committed.name), "--emptyOutDir")
+        built = {path.name: path.read_bytes() for path in (tmp_path / committed.name).iterdir()}
+        assert sorted(built) == sorted(path.name for path in committed.iterdir())
+        changed = [name for name, content in built.items() if (committed / name).read_bytes() != content]
+        assert changed == []

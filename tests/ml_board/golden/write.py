@@ -1,7 +1,8 @@
 """A log with everything in it, and what it amounts to: python -m tests.ml_board.golden.write
 
-`log.jsonl` is a log as a hub writes it; `expected.json` holds `{"at": {seq: rows}, "timeline": {seq: timeline}}`. The
-page's fold is tested against the same two files, so what is written here is a change of the protocol.
+`log.jsonl` is a log as a hub writes it; `expected.json` holds `{"at": {seq: rows}, "timeline": {seq: timeline},
+"experiments": {seq: all of them in detail}, "series": {seq: few points of each}}`. The page's fold is tested against the
+same two files, so what is written here is a change of the protocol.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_board.projections import rows, timeline
+from ml_board.projections import Which, experiment, rows, series, timeline
 from mlgym.record.events import decode_lines, seal
 from mlgym.record.fold import State, fold_all
 
 HERE = Path(__file__).parent
 AT = (0, 1, 2, 17, 60, 100, 101, 130, 150, 170, 190, 215, 240, 300, 420, 10_000)
 """Numbers of events; the last is beyond the end."""
+
+IN_DETAIL = (101, 190, 300, 10_000)
+FEW = 8
+"""Points of a series, at most."""
 
 GS = "golden"
 
@@ -262,12 +267,15 @@ def lines() -> list[bytes]:
 
 def expected(log: bytes) -> dict[str, Any]:
     """What it amounts to at some moments."""
-    found: dict[str, Any] = {"at": {}, "timeline": {}}
+    found: dict[str, Any] = {"at": {}, "timeline": {}, "experiments": {}, "series": {}}
     for seq in AT:
         events = [event for event in decode_lines(log) if event.seq <= seq]
         state = fold_all(State(), events)
         found["at"][str(state.seq)] = rows(state)
         found["timeline"][str(state.seq)] = timeline(state)
+        if seq in IN_DETAIL:
+            found["experiments"][str(state.seq)] = [experiment(state, one) for one in state.experiments]
+            found["series"][str(state.seq)] = series(state, Which(points=FEW))
     return found
 
 

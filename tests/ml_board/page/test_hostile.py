@@ -160,7 +160,7 @@ FOREIGN = """() => {
     const origin = location.origin;
     for (const one of document.querySelectorAll("*")) {
         const name = one.localName;
-        if (/^(img|image|iframe|frame|object|embed|base|applet|marquee|video|audio|math|style|foreignobject|x-foreign)$/.test(name) && one.getAttribute("src") !== "icon.svg")
+        if (/^(img|image|iframe|frame|object|embed|base|applet|marquee|video|audio|math|style|foreignobject|x-foreign)$/.test(name) && one.getAttribute("src") !== "./icon.svg")
             bad.push(one.outerHTML);
         if (name === "script" && !one.src.startsWith(origin + "/")) bad.push(one.outerHTML);
         for (const {name: key, value} of one.attributes) {

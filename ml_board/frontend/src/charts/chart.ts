@@ -55,6 +55,8 @@ export function chart(session: Session, key: string, host: HTMLElement, tell: Te
   let generation = -1;
   let visible = false;
   let anyway = true; // draw even if no point is new
+  /** To be drawn out of sight as well, once: one file has its points at hand, and all of it may be printed. */
+  let unseen = false;
   let trouble = "";
   let before = "";
 
@@ -70,7 +72,7 @@ export function chart(session: Session, key: string, host: HTMLElement, tell: Te
   // The whole card, because the host is not there while a table takes its place.
   watcher.observe(host.parentElement as HTMLElement);
   sizes.observe(host);
-  const unsubscribe = session.version.subscribe(() => visible && turn.ask());
+  const unsubscribe = session.version.subscribe(() => (visible || unseen) && turn.ask());
 
   function again(): void {
     anyway = true;
@@ -85,7 +87,7 @@ export function chart(session: Session, key: string, host: HTMLElement, tell: Te
   }
 
   function draw(): void {
-    if (!visible || !wish) return;
+    if ((!visible && !unseen) || !wish) return;
     if (generation !== session.generation.peek()) {
       generation = session.generation.peek();
       forget();
@@ -99,6 +101,7 @@ export function chart(session: Session, key: string, host: HTMLElement, tell: Te
     // Another moment of the log: what is there stays until its points have come.
     if (!lines.length && loading && made && !anyway) return tell.drawn({ lines, loading, trouble });
     anyway = false;
+    if (!loading) unseen = false;
     const width = host.clientWidth;
     if (made && (made.axis !== view.axis || made.log !== log)) {
       made.plot.destroy();
@@ -161,6 +164,7 @@ export function chart(session: Session, key: string, host: HTMLElement, tell: Te
   return {
     wish(next) {
       wish = next;
+      unseen = session.rest.file !== null;
       // Whatever decides how lines are made.
       const now = JSON.stringify(next.view);
       if (now !== before) {

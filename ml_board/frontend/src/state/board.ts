@@ -2,10 +2,18 @@
 
 import { batch, effect, signal } from "@preact/signals";
 import type { Endpoints } from "../wire/answers";
-import { endpoints, Rest, RestError } from "../wire/rest";
+import { Rest, RestError } from "../wire/rest";
+import type { Listener, Messenger } from "../wire/socket";
 import { prefer, preferences } from "./preferences";
 import { choose, follow, format, go, link, route } from "./route";
 import { Session } from "./session";
+
+/** How the page gets at what it shows: from a board, or from what is in its own file. */
+export interface Means {
+  endpoints(): Promise<Endpoints>;
+  rest(base: string): Rest;
+  connect(websocket: string, listener: Listener): Messenger;
+}
 
 /** What the page was told by where it came from. */
 export const served = signal<Endpoints>({ rest: null, ws: null, run_id: null, allowed: [] });
@@ -46,13 +54,13 @@ function chosen(url: string | null, otherwise: string | null): string {
 const websocket = (): string => chosen(preferences.value.ws, served.value.ws);
 
 /** Begin: learn where the board is, trade a token from the address for a cookie, and follow the address. */
-export async function open(): Promise<void> {
+export async function open(means: Means): Promise<void> {
   try {
-    served.value = { ...served.value, ...(await endpoints()) };
+    served.value = { ...served.value, ...(await means.endpoints()) };
   } catch {
     // the board has gone meanwhile: the page says so, and what it was told before may still be right
   }
-  const base = (): Rest => new Rest(chosen(preferences.value.rest, served.value.rest));
+  const base = (): Rest => means.rest(chosen(preferences.value.rest, served.value.rest));
   rest.value = base();
   let first = window.location.hash === "";
   const token = taken("#/");
@@ -81,7 +89,7 @@ export async function open(): Promise<void> {
     opened = key;
     session.peek()?.close();
     const at = route.peek().query.at;
-    session.value = id === null ? null : new Session(id, rest.peek(), ws, at === undefined ? null : moment(at));
+    session.value = id === null ? null : new Session(id, rest.peek(), (listener) => means.connect(ws, listener), at === undefined ? null : moment(at));
   });
   effect(() => {
     const connection = session.value?.connection.value;

@@ -16,6 +16,17 @@ export class Column {
     return column;
   }
 
+  copy(): Column {
+    const column = new Column();
+    column.length = this.length;
+    column.of = this.of;
+    column.epochs = this.epochs.slice(0, this.length);
+    column.values = this.values.slice(0, this.length);
+    column.seqs = this.seqs.slice(0, this.length);
+    column.times = this.times.slice(0, this.length);
+    return column;
+  }
+
   get pending(): boolean {
     return this.of === Infinity;
   }
@@ -66,7 +77,7 @@ export class Column {
 
   private reserve(length: number): void {
     if (length <= this.epochs.length) return;
-    const size = Math.max(length, 2 * this.epochs.length);
+    const size = Math.max(length, 16, 2 * this.epochs.length);
     const grown = (old: Float64Array): Float64Array<ArrayBuffer> => {
       const found = new Float64Array(size);
       found.set(old);

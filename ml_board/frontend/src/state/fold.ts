@@ -283,6 +283,25 @@ function checkpoint(state: State, payload: CheckpointEvent, seq: number): void {
   else experiment.checkpoints.delete(payload.epoch);
 }
 
+/** The same state anew, to be gone on from. */
+export function copy(state: State): State {
+  const found = Object.assign(new State(), state);
+  found.warnings = [...state.warnings];
+  found.scoreKeys = new Map(state.scoreKeys);
+  found.experiments = new Map(
+    [...state.experiments].map(([id, experiment]) => [
+      id,
+      {
+        ...experiment,
+        progress: { ...experiment.progress },
+        checkpoints: new Map(experiment.checkpoints),
+        scores: new Map([...experiment.scores].map(([key, score]) => [key, { ...score, column: score.column?.copy() ?? null }])),
+      },
+    ]),
+  );
+  return found;
+}
+
 // --- to and from what the server answers ---
 
 /** The state that a snapshot describes. */
@@ -321,7 +340,7 @@ function fromPoint(point: Point | null): Extreme | null {
   return point && { epoch: point[0], value: scalar(point[1]), seq: point[2] };
 }
 
-/** What a snapshot would say of this state: for tests. */
+/** What a snapshot would say of this state. */
 export function toRows(state: State): Rows {
   return {
     grid_search_id: state.gridSearchId,

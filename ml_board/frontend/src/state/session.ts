@@ -9,7 +9,7 @@ import type { Series } from "../wire/answers";
 import { scalar } from "../wire/decode";
 import type { Scalar } from "../wire/events";
 import { RestError, type Rest } from "../wire/rest";
-import { Link } from "../wire/socket";
+import type { Listener, Messenger } from "../wire/socket";
 import { Column } from "./column";
 import { fold, fromRows, type Score, State } from "./fold";
 
@@ -29,6 +29,7 @@ export type Connection =
   | { kind: "catching up"; done: number; of: number }
   | { kind: "live" }
   | { kind: "finished" }
+  | { kind: "file"; made: number }
   | { kind: "lost"; since: number; why: string }
   | { kind: "absent"; why: string; status: number };
 
@@ -59,9 +60,9 @@ export class Session {
   readonly dead = signal(false);
   /** Unix time in ms at which the last event came. */
   readonly heard = signal(0);
-  readonly readonly = computed(() => this.replay.value !== null);
+  readonly readonly = computed(() => this.replay.value !== null || this.rest.file !== null);
 
-  private readonly link: Link;
+  private readonly link: Messenger;
   private pulling = false;
   private paintAsked = false;
   private painted = 0;
@@ -89,10 +90,10 @@ export class Session {
   constructor(
     readonly id: string,
     readonly rest: Rest,
-    websocket: string,
+    connect: (listener: Listener) => Messenger,
     at: number | null = null,
   ) {
-    this.link = new Link(websocket, {
+    this.link = connect({
       connected: () => {
         this.connected = true;
         void this.pull();
@@ -180,7 +181,9 @@ export class Session {
 
   /** Everything that there is, is here. Without the websocket nobody says when there is more, so it is asked for. */
   private settle(): void {
-    if (this.connected) this.connection.value = { kind: ["FINISHED", "INTERRUPTED"].includes(this.state.status) ? "finished" : "live" };
+    const { file } = this.rest;
+    if (file) this.connection.value = { kind: "file", made: file.made };
+    else if (this.connected) this.connection.value = { kind: ["FINISHED", "INTERRUPTED"].includes(this.state.status) ? "finished" : "live" };
     else this.retry();
   }
 

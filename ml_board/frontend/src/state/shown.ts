@@ -33,10 +33,10 @@ interface Known {
 
 const known = new WeakMap<Session, Known>();
 
-/** Unix time in ms; that of the log in replay, and when nobody writes it any more. */
+/** Unix time in ms; that of the log in replay, in one file, and when nobody writes it any more. */
 export function clock(session: Session): number {
   const { time } = session.state;
-  return session.replay.peek() || session.dead.peek() ? time : Math.max(Date.now(), time);
+  return session.replay.peek() || session.dead.peek() || session.rest.file ? time : Math.max(Date.now(), time);
 }
 
 /** What to show now, and in how many ms there is more to show; 0: this is all. */

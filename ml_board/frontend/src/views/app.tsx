@@ -11,6 +11,7 @@ import { Connection } from "./connection";
 import { activeKeys, useKeys } from "./keys";
 import { Dialog, Empty, Status, useSession } from "./parts";
 import { ReplayBanner, ReplayBar } from "./replay";
+import "./print.css";
 
 type View = (props: { session: Session }) => JSX.Element;
 
@@ -24,6 +25,8 @@ const VIEWS: Record<Page, () => Promise<View>> = {
   events: async () => (await import("./events")).EventsView,
   settings: async () => (await import("./settings")).SettingsView,
 };
+/** As the document has it: in one file there is no other. */
+const ICON = document.querySelector("link[rel=icon]")?.getAttribute("href") ?? "";
 const LETTERS = { analysis: "a", sweep: "s", compare: "c", experiment: "x", events: "e", settings: "o" };
 const loaded = signal<Partial<Record<Page, View | Error>>>({});
 
@@ -67,7 +70,7 @@ export function App(): JSX.Element {
     <>
       <header class="top">
         <a class="brand" href="#/">
-          <img src="icon.svg" width="18" height="18" alt="" />
+          <img src={ICON} width="18" height="18" alt="" />
           ml_board
         </a>
         {id !== null && <strong class="id clip">{id}</strong>}
@@ -87,6 +90,7 @@ export function App(): JSX.Element {
           ?
         </button>
       </header>
+      {rest.value.file?.thinned && <p class="notice warned one-file">{rest.value.file.thinned}</p>}
       {session && <ReplayBanner session={session} />}
       <main tabIndex={-1}>
         <Body session={session} />

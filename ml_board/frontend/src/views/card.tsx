@@ -24,14 +24,18 @@ export function CardView({ session, experiment }: { session: Session; experiment
   return (
     <div class="model-card stack">
       <div class="row spread">
-        <span class="small muted">As of event {format.count(seq)}. The files have charts, components and environment as well.</span>
-        <span class="row">
-          {Object.entries(FILES).map(([kind, name]) => (
-            <a key={kind} class="button" href={session.rest.cardUrl(session.id, id, kind, at)} download={`model-card-${session.id}-${id}.${kind === "markdown" ? "md" : kind}`}>
-              {name}
-            </a>
-          ))}
+        <span class="small muted">
+          As of event {format.count(seq)}.{!session.rest.file && " The files have charts, components and environment as well."}
         </span>
+        {!session.rest.file && (
+          <span class="row">
+            {Object.entries(FILES).map(([kind, name]) => (
+              <a key={kind} class="button" href={session.rest.cardUrl(session.id, id, kind, at)} download={`model-card-${session.id}-${id}.${kind === "markdown" ? "md" : kind}`}>
+                {name}
+              </a>
+            ))}
+          </span>
+        )}
       </div>
       <Model of={value} />
       <Data of={value} />

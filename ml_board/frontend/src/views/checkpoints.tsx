@@ -25,6 +25,7 @@ export function Checkpoints({ session, experiment, detail }: { session: Session;
   const [all, setAll] = useState(false);
   const id = experiment.experiment_id;
   const past = session.readonly.value;
+  const file = session.rest.file !== null;
   const epochs = useMemo(() => [...experiment.checkpoints].sort(([a], [b]) => b - a), [experiment, checkpointsKey(experiment)]);
   const files = (epoch: number): Files => detail?.checkpoints.find((one) => one.epoch === epoch)?.files ?? [];
   const table = useMemo(
@@ -36,7 +37,7 @@ export function Checkpoints({ session, experiment, detail }: { session: Session;
               <th class="number">epoch</th>
               <th>files</th>
               <th class="number">size</th>
-              <td />
+              {!file && <td />}
             </tr>
           </thead>
           <tbody>
@@ -49,11 +50,13 @@ export function Checkpoints({ session, experiment, detail }: { session: Session;
                   <FileList session={session} experiment={id} epoch={epoch} files={files(epoch)} />
                 </td>
                 <td class="number">{format.bytes(size(files(epoch)))}</td>
-                <td>
-                  <button type="button" class="danger" disabled={past} title={past ? "nothing can be changed in replay" : ""} onClick={() => setDeleting(epoch)}>
-                    delete …
-                  </button>
-                </td>
+                {!file && (
+                  <td>
+                    <button type="button" class="danger" disabled={past} title={past ? "nothing can be changed in replay" : ""} onClick={() => setDeleting(epoch)}>
+                      delete …
+                    </button>
+                  </td>
+                )}
               </tr>
             ))}
           </tbody>
@@ -63,11 +66,12 @@ export function Checkpoints({ session, experiment, detail }: { session: Session;
     [epochs, detail, past, all],
   );
   if (!epochs.length) {
-    return <p class="muted">There is none{past ? " as of this moment" : ""}. Which are kept is up to the checkpointing strategy of the run.</p>;
+    return <p class="muted">There is none{past && !file ? " as of this moment" : ""}. Which are kept is up to the checkpointing strategy of the run.</p>;
   }
   return (
     <>
-      {past && <p class="muted">Nothing can be deleted in replay, and what was kept then may be gone now.</p>}
+      {file && <p class="muted">Their names, sizes and digests; the weights themselves are with the event storage.</p>}
+      {past && !file && <p class="muted">Nothing can be deleted in replay, and what was kept then may be gone now.</p>}
       {table}
       {!all && epochs.length > FEW && (
         <button type="button" onClick={() => setAll(true)}>
@@ -95,9 +99,13 @@ function FileList({ session, experiment, epoch, files }: { session: Session; exp
     <>
       {files.map(({ name, size }) => (
         <div key={name}>
-          <a href={session.rest.fileUrl(session.id, experiment, epoch, name)} download={`${session.id}-${experiment}-${epoch}-${name}`}>
-            {name}
-          </a>{" "}
+          {session.rest.file ? (
+            name
+          ) : (
+            <a href={session.rest.fileUrl(session.id, experiment, epoch, name)} download={`${session.id}-${experiment}-${epoch}-${name}`}>
+              {name}
+            </a>
+          )}{" "}
           <span class="muted">{format.bytes(size)}</span>
           {digests && typeof digests === "object" && <code class="digest">{digests[name]}</code>}
         </div>

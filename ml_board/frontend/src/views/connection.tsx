@@ -10,6 +10,7 @@ const COLOURS: Record<string, string> = {
   "catching up": "var(--busy)",
   live: "var(--good)",
   finished: "var(--good)",
+  file: "var(--good)",
   lost: "var(--bad)",
   absent: "var(--bad)",
   replay: "var(--warn)",
@@ -26,7 +27,7 @@ export function Connection({ session }: { session: Session }): JSX.Element {
     <div class="connection row muted">
       <span class="dot" data-connection={kind}>
         <svg width="10" height="10" viewBox="0 0 10 10" aria-hidden="true">
-          {kind === "live" || kind === "finished" ? (
+          {kind === "live" || kind === "finished" || kind === "file" ? (
             <circle cx="5" cy="5" r="4.5" fill={COLOURS[kind]} />
           ) : (
             <circle cx="5" cy="5" r="3.7" fill="none" stroke={COLOURS[kind]} stroke-width="1.6" />
@@ -54,6 +55,8 @@ export function Connection({ session }: { session: Session }): JSX.Element {
         return `live, last event ${format.ago(heard, now)}`;
       case "finished":
         return `finished, last event ${format.ago(session.state.time, now)}`;
+      case "file":
+        return `one file, made ${format.time(connection.made)}`;
       case "lost":
         return `connection lost ${format.ago(connection.since, now)}, retrying`;
       case "absent":

@@ -106,7 +106,7 @@ export function EventsView({ session }: { session: Session }): JSX.Element {
   const exp = /^\d{1,15}$/.test(asked) ? asked : ""; // what is no number is no filter
   const seq = Number(chosen) || 0;
   const head = session.state.seq; // in replay what came later has not happened
-  const filter = type || exp ? `${type}?${exp}` : "";
+  const filter = type || exp || session.rest.file ? `${type}?${exp}` : ""; // one file may have gaps, so it is a list as well
   const [, render] = useState({});
   const fetched = useMemo<Fetched>(() => {
     const upto = Math.min(seq || head, head);

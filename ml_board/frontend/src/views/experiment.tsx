@@ -267,7 +267,7 @@ function Later(props: { session: Session; experiment: Experiment }): JSX.Element
 function ProgressCard({ session, experiment, host }: { session: Session; experiment: Experiment; host: string | null }): JSX.Element {
   useSession(session);
   const clock = useNow(session);
-  const now = session.dead.value ? session.state.time : clock;
+  const now = session.dead.value || session.rest.file ? session.state.time : clock;
   const { epochs_done, num_epochs, progress, status, status_seq } = experiment;
   const busy = status === "RUNNING" && progress.phase !== "";
   const facts: [string, ComponentChildren][] = [

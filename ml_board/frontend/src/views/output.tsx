@@ -37,6 +37,7 @@ export function OutputView({ session, experiment, running }: { session: Session;
           const found = await session.rest.output(session.id, experiment, offset, stop.signal);
           if (found.offset < offset) offset = -1; // another file
           else {
+            if (found.offset > offset) text = { ...text, cut: found.offset }; // one file has only the end
             if (found.text) text = print(text, found.text);
             more = found.next_offset > offset && found.next_offset < found.size; // a character may not be whole yet
             offset = found.next_offset;
@@ -57,11 +58,11 @@ export function OutputView({ session, experiment, running }: { session: Session;
   if (!printed) return <p class={error ? "bad" : "muted"}>{error ? `${error}; trying again` : "reading …"}</p>;
   return (
     <>
-      {session.replay.value && <p class="muted">This is what it has printed until now: output is not replayed.</p>}
+      {session.replay.value && !session.rest.file && <p class="muted">This is what it has printed until now: output is not replayed.</p>}
       {error && <p class="bad">{error}; trying again</p>}
       {printed.cut > 0 && (
         <p class="muted small">
-          The first {format.bytes(printed.cut)} are not shown; all of it is in <code>{session.id}/{experiment}/output.log</code>.
+          The first {format.bytes(printed.cut)} are not {session.rest.file ? "in this file" : "shown"}; all of it is in <code>{session.id}/{experiment}/output.log</code>.
         </p>
       )}
       {!printed.tail && !printed.pieces.length ? (

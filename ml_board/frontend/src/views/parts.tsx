@@ -1,11 +1,17 @@
 // Small pieces that every view uses.
 
-import { useSignalEffect } from "@preact/signals";
+import { signal, useSignalEffect } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { link } from "../state/route";
 import type { Session } from "../state/session";
 import { STATUS_WORDS } from "../state/table";
+
+/** Whether all rows of a list are to be there, not only those in sight; how many at most. */
+export const printing = signal(false);
+export const PRINTED = 1000;
+window.addEventListener("beforeprint", () => (printing.value = true));
+window.addEventListener("afterprint", () => (printing.value = false));
 
 const SHAPES: Record<string, JSX.Element> = {
   INIT: <circle cx="6" cy="6" r="4.2" fill="none" stroke="currentColor" stroke-width="1.5" stroke-dasharray="2 1.6" />,

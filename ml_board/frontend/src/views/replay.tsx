@@ -37,7 +37,7 @@ export function ReplayBanner({ session }: { session: Session }): JSX.Element | n
         as of event {format.count(session.state.seq)}, {format.time(session.state.time)}. Nothing can be changed here.
       </span>
       <button type="button" onClick={live}>
-        back to live
+        back to {session.rest.file ? "the end" : "live"}
       </button>
     </section>
   );
@@ -75,7 +75,7 @@ export function ReplayBar({ session }: { session: Session }): JSX.Element {
     { keys: "Space", what: replay ? "play or pause" : "replay from the start", run: toggle },
     ...(session.state.seq > 0 ? [{ keys: ",", what: "one event back", run: () => void step(-1) }] : []),
     ...(replay && session.state.seq < head ? [{ keys: ".", what: "one event on", run: () => void step(1) }] : []),
-    ...(replay ? [{ keys: "Escape", what: "back to live", run: live }] : []),
+    ...(replay ? [{ keys: "Escape", what: session.rest.file ? "back to the end" : "back to live", run: live }] : []),
   ]);
   return (
     <footer class="replay" aria-label="replay">
@@ -119,7 +119,7 @@ export function ReplayBar({ session }: { session: Session }): JSX.Element {
         {format.count(session.state.seq)} / {format.count(head)}
       </span>
       <button type="button" onClick={live} disabled={!replay}>
-        live
+        {session.rest.file ? "end" : "live"}
       </button>
     </footer>
   );

@@ -3,9 +3,11 @@
 import { Fragment, type JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { clear, endpoint, locked, refused, rest, served } from "../state/board";
+import { count, time } from "../state/format";
 import { dash, PALETTES, type Palette } from "../state/palette";
 import { prefer, preferences, theme } from "../state/preferences";
 import { choose, go, link, route } from "../state/route";
+import type { About } from "../wire/answers";
 import { RestError } from "../wire/rest";
 import { activeKeys } from "./keys";
 import { download, useAsked } from "./parts";
@@ -15,17 +17,19 @@ const CONFIGS = { grid_search_config: "grid search", run_config: "run", validati
 
 export function SettingsView(): JSX.Element {
   const { id } = route.value;
+  const { file } = rest.value;
   return (
     <div class="settings">
       <h1>Settings</h1>
       <section class="card stack">
         <h2>Grid search</h2>
-        <GridChooser />
+        {file ? <p>{file.grid_search_id}</p> : <GridChooser />}
         {id !== null && Object.entries(CONFIGS).map(([name, title]) => <Config key={id + name} id={id} name={name} title={title} />)}
+        {id !== null && !file && <Export id={id} />}
       </section>
       <section class="card stack">
-        <h2>Board</h2>
-        <Endpoints />
+        <h2>{file ? "This file" : "Board"}</h2>
+        {file ? <AboutFile of={file} /> : <Endpoints />}
       </section>
       <section class="card stack">
         <h2>Appearance</h2>
@@ -88,6 +92,35 @@ function Config({ id, name, title }: { id: string; name: string; title: string }
         {value}
       </pre>
     </details>
+  );
+}
+
+/** The whole of it for somebody who has no board. */
+function Export({ id }: { id: string }): JSX.Element {
+  return (
+    <p>
+      <a class="button" href={rest.value.exportUrl(id)} download={`${id}.html`}>
+        download as one file
+      </a>{" "}
+      <span class="muted small">this dashboard with all of its data, to be opened anywhere without a server</span>
+    </p>
+  );
+}
+
+/** What it is that somebody was sent. */
+function AboutFile({ of }: { of: About }): JSX.Element {
+  return (
+    <>
+      <p>
+        Made {time(of.made)} by mlgym {of.version}, with {count(of.events)} of the {count(of.of)} events that there were. It shows them as the board did, asks nobody for anything, and
+        can change nothing.
+      </p>
+      <ul>
+        {of.left_out.map((one) => (
+          <li key={one}>{one}</li>
+        ))}
+      </ul>
+    </>
   );
 }
 

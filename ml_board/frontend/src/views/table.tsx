@@ -14,7 +14,7 @@ import type { Session } from "../state/session";
 import { clock, type Shown, shownOf } from "../state/shown";
 import { alternatives, anyOf, type Column, csv, STATUS_WORDS, usual, values } from "../state/table";
 import { useKeys } from "./keys";
-import { download, Empty, Menu, Seq, Status, useNow, useSession, useSize } from "./parts";
+import { download, Empty, Menu, PRINTED, printing, Seq, Status, useNow, useSession, useSize } from "./parts";
 import "./table.css";
 
 const ROW = 28; // px, as in table.css
@@ -342,8 +342,8 @@ function Grid(props: GridProps): JSX.Element {
     if (at * ROW < element.scrollTop) element.scrollTop = at * ROW;
     else if ((at + 1) * ROW + head > element.scrollTop + element.clientHeight) element.scrollTop = (at + 1) * ROW + head - element.clientHeight;
   }, [cursor]);
-  const first = Math.max(0, top - BEYOND);
-  const rows = shown.rows.slice(first, top + Math.ceil(height / ROW) + BEYOND);
+  const first = printing.value ? 0 : Math.max(0, top - BEYOND);
+  const rows = shown.rows.slice(first, printing.value ? PRINTED : top + Math.ceil(height / ROW) + BEYOND);
   const template = `34px ${shown.columns.map((one, i) => track(one, shown.widths[i] as number)).join(" ")}`;
   return (
     <div

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren, JSX, RefObject } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { useSize } from "./parts";
+import { PRINTED, printing, useSize } from "./parts";
 import "./window.css";
 
 const TALLEST = 15_000_000; // px: browsers end at 17 million. What is longer scrolls by more than one row a row.
@@ -34,7 +34,7 @@ export function useWindow(count: number, row: number, follow = false): Window {
   const height = Math.min(TALLEST, (count + 1) * row);
   const range = Math.max(0, height - size.height);
   const last = Math.max(0, count - fit);
-  const first = stuck.current ? last : range && Math.min(last, Math.round((top / range) * last));
+  const first = printing.value ? 0 : stuck.current ? last : range && Math.min(last, Math.round((top / range) * last));
   useLayoutEffect(() => {
     const box = ref.current;
     if (!box) return;
@@ -47,7 +47,7 @@ export function useWindow(count: number, row: number, follow = false): Window {
     height,
     first,
     fit,
-    end: Math.min(count, first + fit),
+    end: printing.value ? Math.min(count, PRINTED) : Math.min(count, first + fit),
     following: stuck.current,
     onScroll: () => {
       const box = ref.current;

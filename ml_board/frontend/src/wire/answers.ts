@@ -293,6 +293,22 @@ export interface Card {
   };
 }
 
+/** What one file with a grid search in it says of itself; ml_board/one_file.py writes it. */
+export interface About {
+  grid_search_id: string;
+  /** Unix time in ms at which it was made. */
+  made: number;
+  version: string;
+  /** `seq` of the last event of the log, which is here. */
+  head: number;
+  /** How many events the log had, and how many are here. */
+  of: number;
+  events: number;
+  /** What was left out: one sentence each. `thinned`: what the charts show is less than there was. */
+  left_out: string[];
+  thinned: string | null;
+}
+
 export interface Endpoints {
   rest: string | null;
   ws: string | null;

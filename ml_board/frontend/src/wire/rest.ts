@@ -1,6 +1,7 @@
 // Requests to the board's REST half. Nothing is asked of any other machine.
 
 import type {
+  About,
   Card,
   Endpoints,
   EpochRule,
@@ -28,6 +29,9 @@ export class RestError extends Error {
 type Parameters = Record<string, string | number | readonly (string | number)[] | null | undefined>;
 
 export class Rest {
+  /** What the page knows of itself when it is one file with all data inside; null: there is a board. */
+  readonly file: About | null = null;
+
   /** `base`: where the board is, without a slash at the end; empty for where the page came from. */
   constructor(readonly base: string) {}
 
@@ -50,7 +54,7 @@ export class Rest {
     return (await this.ask("GET", this.url(path, parameters), signal)).json() as Promise<T>;
   }
 
-  private async ask(method: string, url: string, signal?: AbortSignal, headers: Record<string, string> = {}): Promise<Response> {
+  protected async ask(method: string, url: string, signal?: AbortSignal, headers: Record<string, string> = {}): Promise<Response> {
     let answer: Response;
     try {
       answer = await fetch(url, { method, headers, credentials: "include", ...(signal && { signal }) });
@@ -124,6 +128,9 @@ export class Rest {
 
   manifest = (id: string, experiment: number, epoch: number): Promise<{ files: { name: string; size: number; sha256: string }[] }> =>
     this.json(`/checkpoints/${id}/${experiment}/${epoch}`);
+
+  /** Where the whole grid search is to be had as one file. */
+  exportUrl = (id: string): string => this.url(`/grid_searches/${id}/export`);
 
   fileUrl = (id: string, experiment: number, epoch: number, name: string): string =>
     this.url(`/checkpoints/${id}/${experiment}/${epoch}/${encodeURIComponent(name)}`);

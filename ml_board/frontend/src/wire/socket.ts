@@ -11,9 +11,16 @@ export interface Listener {
   roundTrip(ms: number): void;
 }
 
+/** Whatever tells a listener of news. */
+export interface Messenger {
+  /** Hear of this grid search from now on, and of no other. */
+  watch(gridSearchId: string | null): void;
+  close(): void;
+}
+
 const PING_EVERY = 2000;
 
-export class Link {
+export class Link implements Messenger {
   private readonly socket: Socket;
   private room: string | null = null;
   private readonly timer: ReturnType<typeof setInterval>;
@@ -45,7 +52,6 @@ export class Link {
     this.timer = setInterval(() => this.ping(), PING_EVERY);
   }
 
-  /** Hear of this grid search from now on, and of no other. */
   watch(gridSearchId: string | null): void {
     if (this.room !== null && this.room !== gridSearchId && this.socket.connected) {
       this.socket.emit("leave", { rooms: [this.room] });
