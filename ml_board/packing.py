@@ -45,6 +45,7 @@ _THINNED = (1000, 500, 250, 100, 30, 10)  # points of a series, at most: the fir
 _MOST_POINTS = 1_000_000  # that are chosen among, in memory
 _FOR_EVENTS = 0.8  # of the limit; the rest is left for answers
 _TAIL = 16 << 10  # bytes of what an experiment has printed
+_FOR_THE_LAST = 4 << 10  # bytes of the limit for what the file says of itself
 _MOST_OF_ONE = 4 << 20  # bytes of one answer
 _MOST_SCORES = 40  # that there are reports by
 _AXES = {"fold", "outer_fold", "inner_fold", "seed"}
@@ -260,16 +261,27 @@ class _Writer:
         self._out = out
         self._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
         self.size = 0
+        self._waiting = 0
+        """Bytes that went in since `size` was true."""
 
     def line(self, text: bytes) -> None:
         self.lines([text])
 
     def lines(self, texts: list[bytes]) -> None:
-        self._wrote(self._packer.compress(b"".join(text + b"\n" for text in texts)))
+        joined = b"".join(text + b"\n" for text in texts)
+        self._waiting += len(joined)
+        self._wrote(self._packer.compress(joined))
 
     def flush(self) -> None:
         """So that `size` is true."""
         self._wrote(self._packer.flush(zlib.Z_SYNC_FLUSH))
+        self._waiting = 0
+
+    def fits(self, text: str, limit: int) -> bool:
+        """Whether all is within `limit` bytes with `text`, even if that cannot be packed."""
+        if self.size + self._waiting + len(text) > limit:
+            self.flush()
+        return self.size + len(text) <= limit
 
     def close(self) -> int:
         self._wrote(self._packer.flush())
@@ -361,7 +373,7 @@ def _write_answers(log: Log, paths: RunPaths, writer: _Writer, limit: int) -> li
             text = answer(log, paths, experiment_id)
             if text is None:
                 continue
-            if writer.size > limit or len(text) > _MOST_OF_ONE:
+            if len(text) > _MOST_OF_ONE or not writer.fits(text, limit - _FOR_THE_LAST):
                 missing[path] = missing.get(path, 0) + 1
                 continue
             writer.line(_answer(path.format(gs=paths.grid_search_id, exp=experiment_id), text))

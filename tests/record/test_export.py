@@ -197,7 +197,7 @@ def test_the_command(storage: Path, python: Run, tmp_path: Path) -> None:
     for arguments, message in (
         ((ID, "-o", "x.csv"), "x.csv: is there already; --force replaces it"),
         ((ID.replace("58", "59"), "-o", "y.csv"), f"there is no grid search '2026-11-21--10-26-59' in {storage}; did "),
-        ((ID, "-o", "y.txt"), "y.txt: name the --format; only .csv, "),
+        ((ID, "-o", "y.txt"), "y.txt: name the --format; only .html, .csv, "),
         ((ID, "-o", "y.csv", "--format", "json"), "y.csv: this is no name for json"),
         ((ID, "-o", "y.csv", "--checkpoints"), "--checkpoints is for --format mlflow, not for csv"),
         ((ID,), "name a file to write, such as -o results.csv"),
