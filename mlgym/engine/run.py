@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,17 @@ from mlgym.engine.progress import Progress
 from mlgym.engine.provenance import system_info
 from mlgym.engine.recording import Recording, recording, remote_log, remote_of
 from mlgym.engine.signals import INTERRUPTED, listening
-from mlgym.errors import ConfigError, InputError, StorageError, one_of, tell
-from mlgym.plan.config import Document, MainProcess, RunConfig, Train, WarmstartConfig, read_run_config, required
+from mlgym.errors import ConfigError, ConfigPath, InputError, StorageError, one_of, tell
+from mlgym.plan.config import (
+    Document,
+    MainProcess,
+    RayCluster,
+    RunConfig,
+    Train,
+    WarmstartConfig,
+    read_run_config,
+    required,
+)
 from mlgym.plan.experiments import Plan, read_grid
 from mlgym.plan.folds import NestedCrossValidation
 from mlgym.plan.resume import Resumption, finished, recorded_grid, recorded_validation, resume
@@ -44,8 +53,13 @@ Specs = list[ExperimentSpec]
 
 
 @contextmanager
-def executor(run_config: RunConfig, blueprint: Blueprint | None) -> Iterator[Executor]:
-    """The executor for the environment of a run config; it may begin to load while the grid is being planned."""
+def executor(
+    run_config: RunConfig, blueprint: Blueprint | None, place: Callable[[ConfigPath], str] = lambda _: ""
+) -> Iterator[Executor]:
+    """The executor for the environment of a run config; it may begin to load while the grid is being planned.
+
+    `place` finds the run config's values in their file, for errors.
+    """
     if threading.current_thread() is not threading.main_thread():
         raise InputError("a run needs the main thread: that is where signals arrive")
     environment = run_config.environment
@@ -54,6 +68,13 @@ def executor(run_config: RunConfig, blueprint: Blueprint | None) -> Iterator[Exe
         from mlgym.engine.in_process import InProcess
 
         found = InProcess(environment.config, blueprint)
+    elif isinstance(environment, RayCluster):
+        from mlgym.engine.cluster import Ray
+
+        try:
+            found = Ray(environment.config, run_config.logging, blueprint)
+        except ConfigError as error:
+            raise error.locate(place) from None
     else:
         from mlgym.engine.scheduler import Multiprocessing
 
