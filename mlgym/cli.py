@@ -136,7 +136,7 @@ def _run(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
         run_config = replace(run_config, logging=replace(run_config.logging, board=False))
     from mlgym.engine.run import executor, launch, warm_start
 
-    with executor(run_config, blueprint, document.place) as started:  # other processes import torch while this one plans
+    with executor(run_config, blueprint, document.place) as started:  # others import torch while this one plans
         if isinstance(run_config.run_configuration, Warmstart):
             return warm_start(document, run_config, started)
         return launch(read_plan(document, run_config), started)

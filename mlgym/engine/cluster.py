@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,9 +108,9 @@ class Ray:
         """The CUDA devices that a job sees. Raises `ConfigError` when no machine has what a job needs, or when the
         machines can reach neither the event storage nor a server that keeps the files."""
         self._refuse_unseen_storage()
-        if not self._has_room():
+        if not self._has_room() or not self._config.num_gpus_per_job:
             return []
-        error, found = self._ask(station.probe_task, self._config.num_gpus_per_job > 0)
+        error, found = self._ask(station.probe_task)
         if error is not None:
             raise ConfigError(str(error), (*_WHERE, "num_gpus_per_job"))
         return list(found)
@@ -135,7 +135,7 @@ class Ray:
             try:
                 return self._ray.get(task.remote(*arguments))
             except self._ray.exceptions.RayError as error:
-                raise InputError(f"the process that tried the configuration ended before its time: {_how(error)}") from None
+                raise InputError(f"the process that tried the configuration has died: {_how(error)}") from None
 
     def _resources(self) -> dict[str, Any]:
         return {"num_cpus": self._config.num_cpus_per_job, "num_gpus": self._config.num_gpus_per_job}
@@ -205,9 +205,7 @@ class Ray:
             return task.remote(code, home, spec, source, scored, *rest_of_arguments)
 
         def place(node: str) -> Any:
-            actor = self._ray.remote(Station).options(
-                num_cpus=0, max_concurrency=2, scheduling_strategy=self._on(node)
-            )
+            actor = self._ray.remote(Station).options(num_cpus=0, max_concurrency=2, scheduling_strategy=self._on(node))
             return actor.remote(home, node, [node["NodeID"] for node in self._nodes()])
 
         most = self._config.max_concurrent or sys.maxsize
@@ -378,8 +376,7 @@ class _Grid:
                 if self.stopping:
                     machine.actor.stop.remote()
         by_ref = {job.ref: job for job in self.jobs.values() if job.ref is not None}
-        ended, _ = self.ray.wait([*by_ref], num_returns=len(by_ref), timeout=0, fetch_local=False) if by_ref else ([], 0)
-        for ref in ended:
+        for ref in self._ready(by_ref, 0, len(by_ref)):
             job = by_ref[ref]
             job.ref = None
             try:
@@ -387,6 +384,14 @@ class _Grid:
                     job.over = True
             except Exception as error:  # whatever Ray wraps it in
                 job.error = error
+
+    def _ready(self, refs: Iterable[Any], seconds: float, at_most: int = 1) -> list[Any]:
+        """Those that have an answer, or the first that comes."""
+        if not (waited := [*refs]):
+            time.sleep(seconds)
+            return []
+        ready: list[Any] = self.ray.wait(waited, num_returns=at_most, timeout=seconds, fetch_local=False)[0]
+        return ready
 
     def _gone(self, machine: _Machine) -> None:
         """Nothing more will come from a machine; what was running there is lost."""
@@ -407,11 +412,7 @@ class _Grid:
                 machine.done, machine.grants = [], {}
         self.in_haste = False
         by_ref = {machine.ref: machine for machine in self.machines.values()}
-        if not by_ref:
-            time.sleep(0.1)
-            return
-        ready, _ = self.ray.wait([*by_ref], num_returns=1, timeout=0.1)
-        for ref in ready:
+        for ref in self._ready(by_ref, 0.1):
             machine = by_ref[ref]
             machine.ref = None
             try:
@@ -596,7 +597,7 @@ def _ray() -> Any:
         raise ConfigError("`type: ray` needs Ray: pip install 'mlgym[ray]'", ("environment", "type")) from None
     if ray.is_initialized():
         raise InputError("this process is connected to a Ray cluster already; the run connects by itself")
-    worker = importlib.import_module("ray._private.worker")
+    worker: Any = importlib.import_module("ray._private.worker")
     worker.print_to_stdstream = lambda *_, **__: None  # what has become of jobs, the log says
     return ray
 
@@ -608,6 +609,7 @@ class _Temporary:
         wanted = {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever its name: every address is one of this machine's own
+            "RAY_worker_niceness": "0",  # jobs are as important as those of `multiprocessing`
             "RAY_AUTH_MODE": "token",  # its processes ask each other for a secret that nobody else has
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
@@ -650,7 +652,9 @@ def _own_signals() -> Iterator[None]:
 
 def _runtime_env(config: RayConfig, storage: Path) -> dict[str, Any]:
     """What Ray brings to every machine: the current directory, unless the cluster is this machine."""
-    found = {} if config.address is None else {"working_dir": str(Path.cwd()), "excludes": list(_EXCLUDED)}
+    found: dict[str, Any] = (
+        {} if config.address is None else {"working_dir": str(Path.cwd()), "excludes": list(_EXCLUDED)}
+    )
     if "working_dir" in found and storage.absolute().is_relative_to(Path.cwd()):
         found["excludes"].append(f"/{storage.absolute().relative_to(Path.cwd())}/")
     excludes = [*found.get("excludes", []), *config.runtime_env.get("excludes", [])]

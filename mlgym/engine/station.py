@@ -214,7 +214,7 @@ class Station:
         if finished and not self._paths.shared:
             for manifest in self._paths.root.glob(f"*/*/{MANIFEST}"):
                 shutil.rmtree(manifest.parent, ignore_errors=True)
-        for folder in (self._paths.local, self._home.machines, *(() if self._home.own else [self._home.machines.parent])):
+        for folder in (self._paths.local, self._home.machines):
             with suppress(OSError):  # not empty
                 folder.rmdir()
 
@@ -270,12 +270,12 @@ def _device(on_gpu: bool) -> torch.device:
     return worker.device(0 if on_gpu else None)  # Ray hides the other GPUs
 
 
-def probe_task(on_gpu: bool) -> tuple[InputError | None, list[dict[str, Any]]]:
+def probe_task() -> tuple[InputError | None, list[dict[str, Any]]]:
     """The error about a GPU that cannot be used, or None, and the GPUs that a job sees."""
     from mlgym.engine.provenance import gpus
 
     try:
-        _device(on_gpu)
+        _device(True)
     except InputError as error:
         return error, []
     return None, gpus()
@@ -314,7 +314,8 @@ def job_task(
     from mlgym.engine import worker
 
     registry = _registry(code)
-    tries = ray._private.worker.global_worker.core_worker.get_current_task_attempt_number()
+    process: Any = ray._private.worker.global_worker
+    tries: int = process.core_worker.get_current_task_attempt_number()
     if tries:
         grant = _ask(paths, f"{spec.experiment_id}-{tries}")
         if grant is None or not grant.go:

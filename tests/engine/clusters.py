@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlgym.record.journal import is_held
 from tests.conftest import ROOT
 
 
@@ -20,12 +22,13 @@ class Nodes:
     """A head without CPUs and a node for each number of `cpus`. The driver of a grid needs `environment`."""
 
     def __init__(self, cpus: Sequence[int]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="mlgym-test-", dir="/tmp"))
+        self._folder = Path(tempfile.mkdtemp(prefix="mlgym-", dir="/tmp"))
         self.environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_worker_niceness": "0",  # other tests run at the same time
         }
         self._stderr = (self._folder / "stderr").open("w+")
         self._process = subprocess.Popen(
@@ -35,7 +38,7 @@ class Nodes:
             stderr=self._stderr,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self._folder), **self.environment},
             start_new_session=True,
         )
         answer = self._answer()
@@ -65,6 +68,22 @@ class Nodes:
         self.nodes.append(node)
         return node
 
+    def jobs(self) -> list[int]:
+        """The pids of running jobs, on whichever node."""
+        found, parents = [], [self._process.pid]
+        while parents:
+            for path in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
+                with suppress(OSError):
+                    parents += map(int, path.read_text().split())
+            with suppress(OSError):
+                if parents and Path(f"/proc/{parents[-1]}/cmdline").read_bytes().startswith(b"ray::job_task"):
+                    found.append(parents[-1])
+        return found
+
+    def busy(self) -> list[str]:
+        """The nodes on which a job is running that has begun its spool."""
+        return [spool.parent.name for spool in self._folder.glob("mlgym-*/*/*/*.jsonl") if is_held(spool)]
+
     def config(self, **config: Any) -> dict[str, Any]:
         """`environment` of a run config; the nodes see the current directory, as on a shared disk."""
         base: dict[str, Any] = {"address": self.address, "runtime_env": {"working_dir": None}}
@@ -85,7 +104,7 @@ def main() -> None:
 
     folder, *cpus = sys.argv[1:]
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "temp_dir": f"{folder}/ray"}
     )
     nodes = {}
     answers = os.fdopen(os.dup(1), "w")
@@ -110,7 +129,7 @@ def main() -> None:
         else:
             cluster.remove_node(nodes.pop(argument), allow_graceful=False)
             answer(None)
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
