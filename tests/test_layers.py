@@ -71,6 +71,8 @@ ROWS = [
         "engine.in_process",
         "engine.slots",
         "engine.scheduler",
+        "engine.station",
+        "engine.cluster",
         "engine.board",
         "engine.recording",
         "engine.progress",
