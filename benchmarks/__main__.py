@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import checkpoints, components, delivery, emit, epoch, folding, jobs, page
+from benchmarks import checkpoints, cluster, components, delivery, emit, epoch, folding, jobs, page
 from benchmarks.measure import Result, machine
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -17,6 +17,7 @@ ALL = {
     "emit": emit.run,
     "fold": folding.run,
     "jobs": jobs.run,
+    "cluster": cluster.run,
     "checkpoints": checkpoints.run,
     "delivery": delivery.run,
     "page": page.run,

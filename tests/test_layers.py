@@ -72,6 +72,7 @@ ROWS = [
         "engine.slots",
         "engine.scheduler",
         "engine.station",
+        "engine.driver",
         "engine.cluster",
         "engine.board",
         "engine.recording",

@@ -1,11 +1,6 @@
-"""The executor for a Ray cluster: the driver's side. Ray places the jobs, keeps the queue, and starts a job again
-whose process or machine died.
+"""The executor for a Ray cluster: connecting, what is asked of the cluster before a run, and leaving it.
 
-    job ─► spool on its machine ─► station ─► `read` ─► copy of the spool here ─► forwarder ─► hub, board or servers
-
-A job's end is what its spool says. One whose writer is gone without an end, or whose machine is gone, is LOST; when
-Ray has started it again it asks which attempt it is, and is told once all that is known of the one before has been
-read. Ray itself is asked only about what it knows best: that it gave up.
+Importing this does not import Ray; making the executor does.
 """
 
 from __future__ import annotations
@@ -19,36 +14,28 @@ import signal
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from mlgym.engine import station
 from mlgym.engine.checking import Checked
 from mlgym.engine.dividing import Divided
-from mlgym.engine.executor import BY_SIGNAL, Blueprint, Emit, Stop
+from mlgym.engine.driver import Driver, gist, name_of
+from mlgym.engine.executor import Blueprint, Emit, Stop
 from mlgym.engine.forkserver import whereabouts
-from mlgym.engine.station import Code, Grant, Home, News, Station
-from mlgym.errors import ConfigError, ConfigPath, InputError, StorageError, tell
+from mlgym.engine.station import Code, Home, Station
+from mlgym.errors import ConfigError, ConfigPath, InputError, tell
 from mlgym.plan.config import LoggingConfig, RayConfig
 from mlgym.plan.folds import CrossValidation, NestedCrossValidation
-from mlgym.record.checkpoint_folder import remove_unfinished
-from mlgym.record.events import EvaluationResultEvent, JobState, JobStatus, JobStatusEvent, decode
-from mlgym.record.journal import Journal, is_held
-from mlgym.record.spool import begin, new_source
+from mlgym.record.journal import is_held
 from mlgym.record.token import board_token
 from mlgym.specs import ExperimentSpec, RunPaths
 
 _WHERE: ConfigPath = ("environment", "config")
 _LONGEST_FOLDER = 20  # Ray puts sockets some 85 characters below it; their paths can have 107
 _EXCLUDED = [".git", ".venv", "__pycache__"]
-_GRACE = 5.0
-"""Seconds for killed jobs, and for stations at the end."""
 
 
 class Ray:
@@ -135,7 +122,7 @@ class Ray:
             try:
                 return self._ray.get(task.remote(*arguments))
             except self._ray.exceptions.RayError as error:
-                raise InputError(f"the process that tried the configuration has died: {_how(error)}") from None
+                raise InputError(f"the process that tried the configuration has died: {gist(error)}") from None
 
     def _resources(self) -> dict[str, Any]:
         return {"num_cpus": self._config.num_cpus_per_job, "num_gpus": self._config.num_gpus_per_job}
@@ -172,9 +159,9 @@ class Ray:
                 ): node
                 for node in self._nodes()
             }
-            blind = [_name(node) for ref, node in asked.items() if not self._ray.get(ref)]
+            blind = [name_of(node) for ref, node in asked.items() if not self._ray.get(ref)]
         except self._ray.exceptions.RayError as error:
-            raise InputError(f"the machines of the cluster could not be asked what they see: {_how(error)}") from None
+            raise InputError(f"the machines of the cluster could not be asked what they see: {gist(error)}") from None
         finally:
             marker.unlink()
         if blind:
@@ -209,7 +196,7 @@ class Ray:
             return actor.remote(home, node, [node["NodeID"] for node in self._nodes()])
 
         most = self._config.max_concurrent or sys.maxsize
-        return _Grid(self._ray, paths, emit, stop, submit, place, most, self._threads).run(specs)
+        return Driver(self._ray, paths, emit, stop, submit, place, most, self._threads).run(specs)
 
     def close(self) -> None:
         """Leave the cluster; end it if it is the run's own."""
@@ -217,373 +204,6 @@ class Ray:
             self._ray.shutdown()
         if self._temporary:
             self._temporary.leave()
-
-
-# --- one run ------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Job:
-    """An experiment that is to be run. An attempt is begun when a spool of it is seen."""
-
-    spec: ExperimentSpec
-    first: int
-    scored: int
-    """The last epoch whose scores are in the log."""
-    attempt: int
-    source: str = ""
-    ref: Any = None
-    tries: int = 0
-    """How often Ray has started it again, by its last question."""
-    asks: tuple[Any, str, int] | None = None
-    """The machine, the name and the number of a question that waits for its answer."""
-    error: Exception | None = None
-    """Ray has given up on it."""
-    lost: int = 0
-    over: bool = False
-    known_after: dict[str, int] | None = None
-    """For each machine the reading after which all spools of the last attempt have been seen."""
-
-
-@dataclass
-class _Copy:
-    """A spool that is being copied from a machine."""
-
-    node: str
-    journal: Journal | None = None
-    offset: int = 0
-    ended: bool = False
-    end: JobStatus | None = None
-
-
-@dataclass
-class _Machine:
-    """A node with its station."""
-
-    node: str
-    name: str
-    actor: Any
-    ref: Any = None
-    begun: int = 0
-    finished: int = 0
-    done: list[str] = field(default_factory=list)
-    grants: dict[str, Grant] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
-    failures: int = 0
-
-
-@dataclass
-class _Grid:
-    """One run of a grid."""
-
-    ray: Any
-    paths: RunPaths
-    emit: Emit
-    stop: Stop
-    submit: Callable[[ExperimentSpec, str, int], Any]
-    place: Callable[[str], Any]
-    most: int
-    num_threads: int
-    jobs: dict[int, _Job] = field(default_factory=dict)
-    waiting: deque[_Job] = field(default_factory=deque)
-    sources: dict[str, tuple[_Job, int]] = field(default_factory=dict)
-    """Of which job, and which attempt, a spool is."""
-    copies: dict[str, _Copy] = field(default_factory=dict)
-    machines: dict[str, _Machine] = field(default_factory=dict)
-    stopping: bool = False
-    killed_at: float | None = None
-    in_haste: bool = False
-    next_look: float = 0.0
-    warned: bool = False
-
-    def run(self, specs: list[ExperimentSpec]) -> str | None:
-        for spec in specs:
-            job = _Job(spec, spec.attempt, spec.start.epoch if spec.start else -1, spec.attempt)
-            self.jobs[spec.experiment_id] = job
-            self.waiting.append(job)
-        try:
-            while True:
-                self._obey()
-                self._start()
-                self._look_around()
-                self._settle()
-                if self._finished():
-                    break
-                self._listen()
-        finally:
-            self._leave()
-        return BY_SIGNAL if self.stopping else None
-
-    def _finished(self) -> bool:
-        if self.killed_at and time.monotonic() > self.killed_at + _GRACE:
-            for job in self._open():
-                self._lost(job, job.attempt, "killed by the user")
-            return True
-        return not (self._open() or (self.waiting and not self.stopping))
-
-    def _open(self) -> list[_Job]:
-        return [job for job in self.jobs.values() if job.source and not job.over]
-
-    def _obey(self) -> None:
-        """Pass on what the user wants."""
-        if self.stop.requested() and not self.stopping:
-            self.stopping = True
-            for machine in self.machines.values():
-                machine.actor.stop.remote()
-            for job in self._open():
-                if job.ref is not None and self._copy(job) is None:
-                    self.ray.cancel(job.ref)  # if it has begun after all, it takes no notice
-        if self.stop.kill_requested() and self.killed_at is None:
-            self.killed_at = time.monotonic()
-            for job in self._open():
-                if job.ref is not None:
-                    self.ray.cancel(job.ref, force=True)
-
-    def _start(self) -> None:
-        """Give Ray what is waiting: all of it, unless there is a limit."""
-        if self.stopping or not self.waiting:
-            return
-        running = len(self._open())
-        while self.waiting and running < self.most:
-            running += 1
-            job = self.waiting.popleft()
-            job.source = self._source(job)
-            spec = msgspec.structs.replace(job.spec, attempt=job.attempt)
-            job.ref = self.submit(spec, job.source, job.scored)
-
-    def _source(self, job: _Job) -> str:
-        source = new_source(f"job-{job.spec.experiment_id}-{job.attempt}")
-        self.sources[source] = job, job.attempt
-        return source
-
-    def _copy(self, job: _Job) -> _Copy | None:
-        """What there is of the job's last attempt; None when it has not begun."""
-        return self.copies.get(job.source)
-
-    # --- what has become of machines and tasks ------------------------------------------------------------------
-
-    def _look_around(self) -> None:
-        now = time.monotonic()
-        if now < self.next_look:
-            return
-        self.next_look = now + (0.1 if self.stopping else 0.5)
-        alive = {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
-        for node in self.machines.keys() - alive.keys():
-            self._gone(self.machines.pop(node))
-        for node, about in alive.items():
-            if node not in self.machines:
-                machine = self.machines[node] = _Machine(node, _name(about), self.place(node))
-                if self.stopping:
-                    machine.actor.stop.remote()
-        by_ref = {job.ref: job for job in self.jobs.values() if job.ref is not None}
-        for ref in self._ready(by_ref, 0, len(by_ref)):
-            job = by_ref[ref]
-            job.ref = None
-            try:
-                if self.ray.get(ref) is None:  # told to leave, or stopped before it began
-                    job.over = True
-            except Exception as error:  # whatever Ray wraps it in
-                job.error = error
-
-    def _ready(self, refs: Iterable[Any], seconds: float, at_most: int = 1) -> list[Any]:
-        """Those that have an answer, or the first that comes."""
-        if not (waited := [*refs]):
-            time.sleep(seconds)
-            return []
-        ready: list[Any] = self.ray.wait(waited, num_returns=at_most, timeout=seconds, fetch_local=False)[0]
-        return ready
-
-    def _gone(self, machine: _Machine) -> None:
-        """Nothing more will come from a machine; what was running there is lost."""
-        for source, copy in self.copies.items():
-            if copy.node == machine.node and not copy.ended:
-                self._ended(source, copy, f"its machine {machine.name} is gone")
-
-    # --- spools -------------------------------------------------------------------------------------------------
-
-    def _listen(self) -> None:
-        """Wait for news of any machine, and take them in."""
-        for machine in self.machines.values():
-            if machine.ref is None:
-                offsets = {s: c.offset for s, c in self.copies.items() if c.node == machine.node and not c.ended}
-                machine.begun += 1
-                wait = 0.0 if self.in_haste else 1.0
-                machine.ref = machine.actor.read.remote(offsets, machine.done, machine.grants, machine.asked, wait)
-                machine.done, machine.grants = [], {}
-        self.in_haste = False
-        by_ref = {machine.ref: machine for machine in self.machines.values()}
-        for ref in self._ready(by_ref, 0.1):
-            machine = by_ref[ref]
-            machine.ref = None
-            try:
-                news: News = self.ray.get(ref)
-            except self.ray.exceptions.RayError as error:
-                self._unanswered(machine, error)
-                continue
-            machine.finished, machine.failures = machine.begun, 0
-            self._take(machine, news)
-
-    def _unanswered(self, machine: _Machine, error: Exception) -> None:
-        """A station has died, and another takes its place; or its machine is gone, or cannot be reached."""
-        machine.failures += 1
-        unreachable = isinstance(error, self.ray.exceptions.ActorUnavailableError)
-        if unreachable and machine.failures == 1:
-            return  # asked once more
-        if unreachable:
-            self._gone(machine)
-        del self.machines[machine.node]
-
-    def _take(self, machine: _Machine, news: News) -> None:
-        for source, (lines, offset) in news.lines.items():
-            copy = self.copies.setdefault(source, _Copy(machine.node))
-            try:
-                if copy.journal is None:
-                    copy.journal = begin(self.paths.spool(source))
-                copy.journal.append(lines)
-            except StorageError as error:  # it is read again
-                if not self.warned:
-                    tell(f"warning: events wait on {machine.name}: {error}")
-                self.warned = True
-                self.next_look = time.monotonic() + 0.5
-                return
-            copy.node, copy.offset = machine.node, offset
-            self._learn(source, copy, lines)
-        for source in news.ended:
-            self._ended(source, self.copies.setdefault(source, _Copy(machine.node)), "its process died")
-            machine.done.append(source)
-        for name in news.asks:
-            machine.asked.add(name)
-            experiment_id, _, tries = name.partition("-")
-            job = self.jobs.get(int(experiment_id))
-            if job and int(tries) > job.tries:  # an older question is that of a process that died
-                job.tries, job.asks, job.known_after = int(tries), (machine, name, int(tries)), None
-
-    def _learn(self, source: str, copy: _Copy, lines: bytes) -> None:
-        """The scores in these lines, and the end state if it is there."""
-        job, _ = self.sources.get(source, (None, 0))
-        for line in lines.splitlines():
-            if line.startswith(b'{"event_type":"evaluation_result"') and job:
-                event = decode(line)
-                if isinstance(event, EvaluationResultEvent):
-                    job.scored = max(job.scored, event.payload.epoch)
-        last = decode(lines[lines.rfind(b"\n", 0, -1) + 1 : -1])
-        if isinstance(last, JobStatusEvent) and last.payload.status in ("DONE", "FAILED", "STOPPED"):
-            copy.end = last.payload
-
-    def _ended(self, source: str, copy: _Copy, how: str) -> None:
-        """Nothing more will come of a spool."""
-        copy.ended = True
-        if copy.journal:
-            copy.journal.close()
-            copy.journal = None
-        job, attempt = self.sources.get(source, (None, 0))
-        if job is None:  # an earlier run's
-            return
-        if copy.end:
-            job.over = True
-        elif not job.over:
-            self._lost(job, attempt, "killed by the user" if self.killed_at else how)
-
-    # --- jobs that were lost ------------------------------------------------------------------------------------
-
-    def _settle(self) -> None:
-        for job in self._open():
-            if not (job.asks or job.error or job.ref is None):
-                continue
-            copy = self._copy(job)
-            known = copy.ended if copy else self._all_read(job)
-            if not known:
-                self.in_haste = True
-            elif job.asks:
-                self._grant(job)
-            elif isinstance(job.error, self.ray.exceptions.TaskCancelledError) and copy is None:
-                job.over = True
-            elif job.error:
-                self._given_up(job, job.error)
-            elif copy:  # Ray says that it ended, but its last events went with its machine
-                self._again(job)
-        for job in [job for job in self.jobs.values() if job.over and job.asks]:
-            self._answer(job, Grant("", 0, 0, go=False))
-
-    def _all_read(self, job: _Job) -> bool:
-        """Whether every machine has been read since the question, so that no spool can be there unseen."""
-        if job.known_after is None:
-            job.known_after = {node: machine.begun + 1 for node, machine in self.machines.items()}
-        return all(
-            self.machines[node].finished >= number for node, number in job.known_after.items() if node in self.machines
-        )
-
-    def _grant(self, job: _Job) -> None:
-        self._next_attempt(job, "started again by Ray")
-        job.source = self._source(job)
-        self._answer(job, Grant(job.source, job.attempt, job.scored))
-
-    def _answer(self, job: _Job, grant: Grant) -> None:
-        assert job.asks
-        machine, name, _ = job.asks
-        job.asks = None
-        machine.grants[name] = grant
-
-    def _again(self, job: _Job) -> None:
-        self._next_attempt(job, "its last events were lost with its machine")
-        job.source = ""
-        self.waiting.appendleft(job)
-
-    def _next_attempt(self, job: _Job, why: str) -> None:
-        if job.lost < job.attempt:
-            self._lost(job, job.attempt, "its process died before it began")
-        job.attempt += 1
-        job.known_after = None
-        self._emit(job, job.attempt, "INIT", reason=why)
-
-    def _given_up(self, job: _Job, error: Exception) -> None:
-        """Ray does not start it again."""
-        job.over = True
-        how = _how(error)
-        if isinstance(error, self.ray.exceptions.RayTaskError):  # not the experiment's: its own are caught
-            self._emit(job, job.attempt, "FAILED", error=how)
-            return
-        if job.lost < job.attempt:
-            self._lost(job, job.attempt, "killed by the user" if self.killed_at else how)
-        if not self.stopping:  # when stopping, a warm start tries again
-            times = job.attempt - job.first + 1
-            lost = f"lost {times} times, the last time: " if times > 1 else "lost: "
-            self._emit(job, job.attempt, "FAILED", error=lost + how)
-
-    def _lost(self, job: _Job, attempt: int, how: str) -> None:
-        job.lost = max(job.lost, attempt)
-        folder = self.paths.experiment(job.spec.experiment_id)
-        for left in folder.glob(".*.json.*"):
-            left.unlink(missing_ok=True)
-        remove_unfinished(folder)
-        self._emit(job, attempt, "LOST", error=how)
-
-    def _emit(self, job: _Job, attempt: int, state: JobState, **more: Any) -> None:
-        status = JobStatus(
-            grid_search_id=job.spec.grid_search_id,
-            experiment_id=job.spec.experiment_id,
-            job_id=msgspec.structs.replace(job.spec, attempt=attempt).job_id,
-            status=state,
-            finishing_time=None if state == "INIT" else time.time_ns() // 1_000_000,
-            **more,
-        )
-        self.emit(status, attempt)
-
-    def _leave(self) -> None:
-        for copy in self.copies.values():
-            if copy.journal:
-                copy.journal.close()
-        finished = not self.stopping and not self._open()
-        refs = []
-        for machine in self.machines.values():
-            with suppress(Exception):  # it may be gone
-                refs.append(machine.actor.read.remote({}, machine.done, {}, set(), 0.0))
-                refs.append(machine.actor.close.remote(finished))
-        if refs:
-            self.ray.wait(refs, num_returns=len(refs), timeout=_GRACE)
-        for machine in self.machines.values():
-            with suppress(Exception):
-                self.ray.kill(machine.actor)
 
 
 # --- Ray itself ---------------------------------------------------------------------------------------------
@@ -633,7 +253,7 @@ class _Temporary:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-        end = time.monotonic() + _GRACE
+        end = time.monotonic() + 5
         while self.folder.exists() and time.monotonic() < end:  # what is ending may still write
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
@@ -669,20 +289,3 @@ def _without_python(path: list[str]) -> list[str]:
     """Only what the user has added: Python's own folders are every machine's own."""
     own = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
     return [entry for entry in path if not any(os.path.realpath(entry).startswith(prefix + "/") for prefix in own)]
-
-
-def _name(node: dict[str, Any]) -> str:
-    return f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})"
-
-
-def _how(error: Exception) -> str:
-    """The gist of what Ray says."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, Exception):
-        return str(cause) if isinstance(cause, InputError) else f"{type(cause).__name__}: {cause}"
-    kind = type(error).__name__
-    if kind == "WorkerCrashedError":
-        return "its process died"
-    if kind == "OutOfMemoryError":
-        return "out of memory: Ray ended its process"
-    return next(iter(str(error).strip().splitlines()), kind)

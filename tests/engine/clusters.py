@@ -21,7 +21,8 @@ from tests.conftest import ROOT
 class Nodes:
     """A head without CPUs and a node for each number of `cpus`. The driver of a grid needs `environment`."""
 
-    def __init__(self, cpus: Sequence[int]) -> None:
+    def __init__(self, cpus: Sequence[int], without: Path | None = None) -> None:
+        """`without`: a folder that the nodes see empty, as on machines that share no disk with the driver."""
         self._folder = Path(tempfile.mkdtemp(prefix="mlgym-", dir="/tmp"))
         self.environment = {
             "RAY_AUTH_MODE": "token",
@@ -32,7 +33,7 @@ class Nodes:
         }
         self._stderr = (self._folder / "stderr").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.clusters", str(self._folder), *map(str, cpus)],
+            [*hidden(without), sys.executable, "-m", "tests.engine.clusters", str(self._folder), *map(str, cpus)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -97,6 +98,12 @@ class Nodes:
         self._process.stdout.close()
         self._stderr.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def hidden(folder: Path | None) -> list[str]:
+    """The beginning of a command that sees another, empty folder in the place of `folder`."""
+    mount = 'mount -t tmpfs none "$0" && exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(folder)] if folder else []
 
 
 def main() -> None:

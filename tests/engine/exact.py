@@ -42,8 +42,8 @@ class Noisy(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         time.sleep(float(os.environ.get("MLGYM_TEST_SLEEP", "0")))  # time to be killed in
         self.read += 1
-        if hold := os.environ.get("MLGYM_TEST_HOLD"):  # in the evaluation of the first epoch
-            while self.read > 100 and Path(hold).exists():
+        if hold := os.environ.get("MLGYM_TEST_HOLD"):  # by default in the evaluation of the first epoch
+            while self.read > int(os.environ.get("MLGYM_TEST_HOLD_AFTER", "100")) and Path(hold).exists():
                 time.sleep(0.01)
         noise = random.random() + np.random.rand() + torch.rand(8)
         return self.samples[index] + 0.1 * noise, self.targets[index], self.targets[index]
