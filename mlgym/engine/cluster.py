@@ -26,7 +26,7 @@ from mlgym.engine.driver import Driver, gist, name_of
 from mlgym.engine.executor import Blueprint, Emit, Stop
 from mlgym.engine.forkserver import whereabouts
 from mlgym.engine.station import Code, Home, Station
-from mlgym.errors import ConfigError, ConfigPath, InputError, tell
+from mlgym.errors import ConfigError, ConfigPath, InputError, StorageError, tell
 from mlgym.plan.config import LoggingConfig, RayConfig
 from mlgym.plan.folds import CrossValidation, NestedCrossValidation
 from mlgym.record.journal import is_held
@@ -150,7 +150,10 @@ class Ray:
         storage = Path(self._logging.event_storage_path).absolute()
         folder = next(path for path in (storage, *storage.parents) if path.is_dir())
         marker, content = folder / f".mlgym-{secrets.token_hex(8)}", secrets.token_hex(16)
-        marker.write_text(content)
+        try:
+            marker.write_text(content)
+        except OSError as error:
+            raise StorageError(f"{folder}: the event storage cannot be written: {error.strerror}") from None
         try:
             sees = self._ray.remote(station.sees)
             asked = {

@@ -71,7 +71,6 @@ class _Machine:
     """A node with its station."""
 
     node: str
-    name: str
     actor: Any
     ref: Any = None
     begun: int = 0
@@ -100,6 +99,7 @@ class Driver:
     """Of which job, and which attempt, a spool is."""
     copies: dict[str, _Copy] = field(default_factory=dict)
     machines: dict[str, _Machine] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     stopping: bool = False
     killed_at: float | None = None
     in_haste: bool = False
@@ -179,10 +179,13 @@ class Driver:
         self.next_look = now + (0.1 if self.stopping else 0.5)
         alive = {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
         for node in self.machines.keys() - alive.keys():
-            self._gone(self.machines.pop(node))
+            del self.machines[node]
+        for node in {copy.node for copy in self.copies.values() if not copy.ended} - alive.keys():
+            self._gone(node)
         for node, about in alive.items():
+            self.names[node] = name_of(about)
             if node not in self.machines:
-                machine = self.machines[node] = _Machine(node, name_of(about), self.place(node))
+                machine = self.machines[node] = _Machine(node, self.place(node))
                 if self.stopping:
                     machine.actor.stop.remote()
         by_ref = {job.ref: job for job in self.jobs.values() if job.ref is not None}
@@ -203,11 +206,11 @@ class Driver:
         ready: list[Any] = self.ray.wait(waited, num_returns=at_most, timeout=seconds, fetch_local=False)[0]
         return ready
 
-    def _gone(self, machine: _Machine) -> None:
+    def _gone(self, node: str) -> None:
         """Nothing more will come from a machine; what was running there is lost."""
         for source, copy in self.copies.items():
-            if copy.node == machine.node and not copy.ended:
-                self._ended(source, copy, f"its machine {machine.name} is gone")
+            if copy.node == node and not copy.ended:
+                self._ended(source, copy, f"its machine {self.names[node]} is gone")
 
     # --- spools -------------------------------------------------------------------------------------------------
 
@@ -240,7 +243,7 @@ class Driver:
         if unreachable and machine.failures == 1:
             return  # asked once more
         if unreachable:
-            self._gone(machine)
+            self._gone(machine.node)
         del self.machines[machine.node]
 
     def _take(self, machine: _Machine, news: News) -> None:
@@ -252,7 +255,7 @@ class Driver:
                 copy.journal.append(lines)
             except StorageError as error:  # it is read again
                 if not self.warned:
-                    tell(f"warning: events wait on {machine.name}: {error}")
+                    tell(f"warning: events wait on {self.names[machine.node]}: {error}")
                 self.warned = True
                 self.next_look = time.monotonic() + 0.5
                 return

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -91,6 +92,21 @@ class Home(NamedTuple):
         storage = self.paths.event_storage if shared else local / "storage"
         return NodePaths(storage, self.paths.grid_search_id, local, shared)
 
+    def make(self, node: str) -> NodePaths:
+        """The same, and the node's folder is there. Raises `StorageError` when others could write to it."""
+        paths = self.here(node)
+        parent = self.machines.parent
+        try:
+            if not self.own:
+                parent.mkdir(mode=0o700, exist_ok=True)
+                about = parent.lstat()
+                if about.st_uid != os.getuid() or not S_ISDIR(about.st_mode) or about.st_mode & 0o077:
+                    raise StorageError(f"{parent}: others can write there: delete it, or name another place in TMPDIR")
+            paths.local.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{paths.local}: cannot be written: {error.strerror}") from None
+        return paths
+
 
 class NodePaths(RunPaths, frozen=True):
     """The spools are on the machine's own disk; the rest is where all see it or, if not `shared`, here as well."""
@@ -136,12 +152,10 @@ class Station:
 
     def __init__(self, home: Home, node: str, others: list[str]) -> None:
         """`others`: the living nodes. What the dead have left on this machine is taken over."""
-        self._paths = home.here(node)
+        self._paths = home.make(node)
         self._home = home
         self._looked = 0.0
         self._warned = False
-        home.machines.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._paths.local.mkdir(parents=True, exist_ok=True)
         self._paths.stop.unlink(missing_ok=True)
         keeps = home.rest and not self._paths.shared
         self._keeper = Keeper(Remote(*home.rest), self._paths) if home.rest and keeps else None
@@ -307,10 +321,9 @@ def job_task(
 
     # A task that waits is cancelled by Ray; one that has begun ends by itself, and not in the middle of a write.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    paths = home.here(ray.get_runtime_context().get_node_id())
+    paths = home.make(ray.get_runtime_context().get_node_id())
     if not paths.shared and not home.rest:
         raise InputError(f"{paths.event_storage} is not on this machine, and no gs_rest_api_endpoint is named")
-    paths.local.mkdir(parents=True, exist_ok=True)
     from mlgym.engine import worker
 
     registry = _registry(code)

@@ -69,7 +69,7 @@ class Nodes:
         self.nodes.append(node)
         return node
 
-    def jobs(self) -> list[int]:
+    def jobs(self, kind: bytes = b"job_task") -> list[int]:
         """The pids of running jobs, on whichever node."""
         found, parents = [], [self._process.pid]
         while parents:
@@ -77,7 +77,7 @@ class Nodes:
                 with suppress(OSError):
                     parents += map(int, path.read_text().split())
             with suppress(OSError):
-                if parents and Path(f"/proc/{parents[-1]}/cmdline").read_bytes().startswith(b"ray::job_task"):
+                if parents and Path(f"/proc/{parents[-1]}/cmdline").read_bytes().startswith(b"ray::" + kind):
                     found.append(parents[-1])
         return found
 

@@ -126,7 +126,10 @@ def test_whatever_a_job_dies_of(grid: Grid, cluster: Nodes) -> None:
 
 
 def test_stopped_and_started_again(grid: Grid, cluster: Nodes, uninterrupted: list[Any]) -> None:
+    """After all stations have died, too, which nobody notices."""
     process = held(grid, cluster, 2, max_concurrent=2)
+    for pid in cluster.jobs(b"Station"):
+        os.kill(pid, signal.SIGKILL)
     process.send_signal(signal.SIGINT)
     assert any("stopping after this batch" in line for line in process.stderr)
     (grid.folder / "hold").unlink()
