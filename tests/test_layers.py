@@ -71,6 +71,7 @@ ROWS = [
         "engine.in_process",
         "engine.slots",
         "engine.scheduler",
+        "engine.guard",
         "engine.station",
         "engine.driver",
         "engine.cluster",

@@ -5,15 +5,14 @@ Importing this does not import Ray; making the executor does.
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import os
 import secrets
-import shutil
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +24,11 @@ from mlgym.engine.dividing import Divided
 from mlgym.engine.driver import Driver, gist, name_of
 from mlgym.engine.executor import Blueprint, Emit, Stop
 from mlgym.engine.forkserver import whereabouts
+from mlgym.engine.guard import VARIABLE
 from mlgym.engine.station import Code, Home, Station
 from mlgym.errors import ConfigError, ConfigPath, InputError, StorageError, tell
 from mlgym.plan.config import LoggingConfig, RayConfig
 from mlgym.plan.folds import CrossValidation, NestedCrossValidation
-from mlgym.record.journal import is_held
 from mlgym.record.token import board_token
 from mlgym.specs import ExperimentSpec, RunPaths
 
@@ -73,11 +72,14 @@ class Ray:
             }
         with _own_signals():
             try:
+                _knock(self._config.address)
                 self._ray.init(
                     **options, runtime_env=environment, log_to_driver=False, logging_level="error", namespace="mlgym"
                 )
             except (ConnectionError, RuntimeError, ValueError, TypeError, OSError) as error:
                 raise ConfigError(*self._refusal(error)) from None
+        if self._temporary:
+            self._temporary.begun()
 
     def _refusal(self, error: Exception) -> tuple[str, ConfigPath]:
         text = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -225,10 +227,30 @@ def _ray() -> Any:
     return ray
 
 
+def _knock(address: str | None) -> None:
+    """Ray itself would go on trying for minutes. Raises `ConnectionError`."""
+    host, _, port = (address or "").partition(":")
+    if port:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(getattr(error, "strerror", None) or str(error)) from None
+
+
 class _Temporary:
-    """The folder and the environment of a cluster of the run's own. Ray looks at the environment when imported."""
+    """The folder and the environment of a cluster of the run's own, and who cleans up after it.
+
+    Ray looks at the environment when it is imported.
+    """
 
     def __init__(self) -> None:
+        base = tempfile.gettempdir()
+        self.folder = Path(tempfile.mkdtemp(prefix="mlgym-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp"))
+        self._guard = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mlgym.engine.guard", str(self.folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the run
+        )
         wanted = {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever its name: every address is one of this machine's own
@@ -238,17 +260,13 @@ class _Temporary:
         }
         if "ray" in sys.modules:  # by the user's script: too late
             wanted = {}
+        wanted[VARIABLE] = str(self.folder)
         self._before = {key: os.environ.get(key) for key in wanted}
         os.environ.update(wanted)
-        base = tempfile.gettempdir()
-        base = base if len(base) <= _LONGEST_FOLDER else "/tmp"
-        for left in Path(base).glob("mlgym-ray-*"):  # of runs that were killed
-            if left.owner() == Path.home().owner() and (left / "lock").exists() and not is_held(left / "lock"):
-                shutil.rmtree(left, ignore_errors=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="mlgym-ray-", dir=base))
-        self._lock = os.open(self.folder / "new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        (self.folder / "new").rename(self.folder / "lock")
+
+    def begun(self) -> None:
+        """The cluster is there: what the run starts from now on is not of it."""
+        os.environ.pop(VARIABLE, None)
 
     def leave(self) -> None:
         for key, value in self._before.items():
@@ -256,10 +274,9 @@ class _Temporary:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-        end = time.monotonic() + 5
-        while self.folder.exists() and time.monotonic() < end:  # what is ending may still write
-            shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
+        assert self._guard.stdin
+        self._guard.stdin.close()
+        self._guard.wait()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from mlgym.engine.executor import BY_SIGNAL, Emit, Stop
-from mlgym.engine.station import Grant, News
+from mlgym.engine.station import Grant, News, allowed
 from mlgym.errors import InputError, StorageError, tell
 from mlgym.record.checkpoint_folder import remove_unfinished
 from mlgym.record.events import EvaluationResultEvent, JobState, JobStatus, JobStatusEvent, decode
@@ -98,6 +98,8 @@ class Driver:
     sources: dict[str, tuple[_Job, int]] = field(default_factory=dict)
     """Of which job, and which attempt, a spool is."""
     copies: dict[str, _Copy] = field(default_factory=dict)
+    ended: dict[str, _Copy] = field(default_factory=dict)
+    """Copies of spools that nothing more is expected of."""
     machines: dict[str, _Machine] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     stopping: bool = False
@@ -168,7 +170,7 @@ class Driver:
 
     def _copy(self, job: _Job) -> _Copy | None:
         """What there is of the job's last attempt; None when it has not begun."""
-        return self.copies.get(job.source)
+        return self.copies.get(job.source) or self.ended.get(job.source)
 
     # --- what has become of machines and tasks ------------------------------------------------------------------
 
@@ -180,7 +182,7 @@ class Driver:
         alive = {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
         for node in self.machines.keys() - alive.keys():
             del self.machines[node]
-        for node in {copy.node for copy in self.copies.values() if not copy.ended} - alive.keys():
+        for node in {copy.node for copy in self.copies.values()} - alive.keys():
             self._gone(node)
         for node, about in alive.items():
             self.names[node] = name_of(about)
@@ -208,8 +210,8 @@ class Driver:
 
     def _gone(self, node: str) -> None:
         """Nothing more will come from a machine; what was running there is lost."""
-        for source, copy in self.copies.items():
-            if copy.node == node and not copy.ended:
+        for source, copy in list(self.copies.items()):
+            if copy.node == node:
                 self._ended(source, copy, f"its machine {self.names[node]} is gone")
 
     # --- spools -------------------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ class Driver:
         """Wait for news of any machine, and take them in."""
         for machine in self.machines.values():
             if machine.ref is None:
-                offsets = {s: c.offset for s, c in self.copies.items() if c.node == machine.node and not c.ended}
+                offsets = {s: c.offset for s, c in self.copies.items() if c.node == machine.node}
                 machine.begun += 1
                 wait = 0.0 if self.in_haste else 1.0
                 machine.ref = machine.actor.read.remote(offsets, machine.done, machine.grants, machine.asked, wait)
@@ -285,6 +287,8 @@ class Driver:
 
     def _ended(self, source: str, copy: _Copy, how: str) -> None:
         """Nothing more will come of a spool."""
+        self.copies.pop(source, None)
+        self.ended[source] = copy
         copy.ended = True
         if copy.journal:
             copy.journal.close()
@@ -294,7 +298,7 @@ class Driver:
             return
         if copy.end:
             job.over = True
-        elif not job.over:
+        elif not job.over and attempt > job.lost:
             self._lost(job, attempt, "killed by the user" if self.killed_at else how)
 
     # --- jobs that were lost ------------------------------------------------------------------------------------
@@ -347,7 +351,8 @@ class Driver:
             self._lost(job, job.attempt, "its process died before it began")
         job.attempt += 1
         job.known_after = None
-        self._emit(job, job.attempt, "INIT", reason=why)
+        start = allowed(self.paths.experiment(job.spec.experiment_id), job.scored)
+        self._emit(job, job.attempt, "INIT", start_epoch=start.epoch if start else max(job.scored, 0), reason=why)
 
     def _given_up(self, job: _Job, error: Exception) -> None:
         """Ray does not start it again."""

@@ -373,23 +373,26 @@ def _ask(paths: NodePaths, name: str) -> Grant | None:
 
 
 def _start(paths: RunPaths, experiment_id: int, scored: int, remote: Remote | None) -> Checkpoint | None:
-    """The newest checkpoint here, or on the server, that knows no scores which the log would miss.
-
-    The one of an epoch brings the scores of that epoch itself.
-    """
-
-    def fits(checkpoint: Checkpoint) -> bool:
-        return checkpoint.epoch <= scored + (not checkpoint.batch)
-
-    here = next(filter(fits, available(paths.experiment(experiment_id))), None)
+    """The newest checkpoint to go on from, here or on the server, from which it is then fetched."""
+    here = allowed(paths.experiment(experiment_id), scored)
     if remote:
         try:
             there = newer_checkpoint(remote, paths, experiment_id, here, fetch=False)
-            if there and there != here and fits(there):
+            if there and there != here and _fits(there, scored):
                 return newer_checkpoint(remote, paths, experiment_id, here, fetch=True)
         finally:
             remote.close()
     return here
+
+
+def allowed(folder: Path, scored: int) -> Checkpoint | None:
+    """The newest checkpoint that knows no scores which the log would miss; None when there is none."""
+    return next((checkpoint for checkpoint in available(folder) if _fits(checkpoint, scored)), None)
+
+
+def _fits(checkpoint: Checkpoint, scored: int) -> bool:
+    """The one at the end of an epoch brings the scores of that epoch itself."""
+    return checkpoint.epoch <= scored + (not checkpoint.batch)
 
 
 def _stop_requested(file: Path) -> Callable[[], bool]:

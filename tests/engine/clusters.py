@@ -85,6 +85,10 @@ class Nodes:
         """The nodes on which a job is running that has begun its spool."""
         return [spool.parent.name for spool in self._folder.glob("mlgym-*/*/*/*.jsonl") if is_held(spool)]
 
+    def stopping(self) -> set[str]:
+        """The nodes whose jobs have been told to stop."""
+        return {file.parent.name for file in self._folder.glob("mlgym-*/*/*/stop")}
+
     def config(self, **config: Any) -> dict[str, Any]:
         """`environment` of a run config; the nodes see the current directory, as on a shared disk."""
         base: dict[str, Any] = {"address": self.address, "runtime_env": {"working_dir": None}}
