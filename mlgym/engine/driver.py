@@ -45,8 +45,10 @@ class _Job:
     ref: Any = None
     tries: int = 0
     """How often Ray has started it again, by its last question."""
-    asks: tuple[Any, str, int] | None = None
-    """The machine, the name and the number of a question that waits for its answer."""
+    asks: tuple[_Machine, str] | None = None
+    """The machine and the name of a question that waits for its answer."""
+    grant: Grant | None = None
+    """The answer to the last question."""
     error: Exception | None = None
     """Ray has given up on it."""
     lost: int = 0
@@ -129,7 +131,8 @@ class Driver:
     def _finished(self) -> bool:
         if self.killed_at and time.monotonic() > self.killed_at + _GRACE:
             for job in self._open():
-                self._lost(job, job.attempt, "killed by the user")
+                if self._copy(job) and job.lost < job.attempt:
+                    self._lost(job, job.attempt, "killed by the user")
             return True
         return not (self._open() or (self.waiting and not self.stopping))
 
@@ -259,7 +262,6 @@ class Driver:
                 if not self.warned:
                     tell(f"warning: events wait on {self.names[machine.node]}: {error}")
                 self.warned = True
-                self.next_look = time.monotonic() + 0.5
                 return
             copy.node, copy.offset = machine.node, offset
             self._learn(source, copy, lines)
@@ -270,8 +272,14 @@ class Driver:
             machine.asked.add(name)
             experiment_id, _, tries = name.partition("-")
             job = self.jobs.get(int(experiment_id))
-            if job and int(tries) > job.tries:  # an older question is that of a process that died
-                job.tries, job.asks, job.known_after = int(tries), (machine, name, int(tries)), None
+            if job is None or int(tries) < job.tries:  # the question of a process that has died since
+                continue
+            if int(tries) > job.tries:
+                job.tries, job.grant, job.known_after = int(tries), None, None
+            if job.grant:  # it was lost with the station before
+                machine.grants[name] = job.grant
+            else:
+                job.asks = machine, name
 
     def _learn(self, source: str, copy: _Copy, lines: bytes) -> None:
         """The scores in these lines, and the end state if it is there."""
@@ -317,7 +325,7 @@ class Driver:
                 job.over = True
             elif job.error:
                 self._given_up(job, job.error)
-            elif copy:  # Ray says that it ended, but its last events went with its machine
+            else:  # Ray says that it ended, but its last events went with its machine
                 self._again(job)
         for job in [job for job in self.jobs.values() if job.over and job.asks]:
             self._answer(job, Grant("", 0, 0, go=False))
@@ -331,24 +339,24 @@ class Driver:
         )
 
     def _grant(self, job: _Job) -> None:
-        self._next_attempt(job, "started again by Ray")
+        self._next_attempt(job, "started again by Ray", "its process died before it began")
         job.source = self._source(job)
         self._answer(job, Grant(job.source, job.attempt, job.scored))
 
     def _answer(self, job: _Job, grant: Grant) -> None:
         assert job.asks
-        machine, name, _ = job.asks
-        job.asks = None
+        machine, name = job.asks
+        job.asks, job.grant = None, grant
         machine.grants[name] = grant
 
     def _again(self, job: _Job) -> None:
-        self._next_attempt(job, "its last events were lost with its machine")
+        self._next_attempt(job, "its last events were lost with its machine", "its machine is gone")
         job.source = ""
         self.waiting.appendleft(job)
 
-    def _next_attempt(self, job: _Job, why: str) -> None:
+    def _next_attempt(self, job: _Job, why: str, how: str) -> None:
         if job.lost < job.attempt:
-            self._lost(job, job.attempt, "its process died before it began")
+            self._lost(job, job.attempt, how)
         job.attempt += 1
         job.known_after = None
         start = allowed(self.paths.experiment(job.spec.experiment_id), job.scored)
