@@ -16,6 +16,7 @@ from typing import Any
 
 from mlgym.record.journal import is_held
 from tests.conftest import ROOT
+from tests.ml_board.boards import wait_until
 
 
 class Nodes:
@@ -59,8 +60,9 @@ class Nodes:
         return self._answer()
 
     def remove(self, node: str) -> None:
-        """Kill a node, as a machine goes down."""
+        """Kill a node, as a machine goes down: its jobs die a moment after it."""
         self._ask("remove", node)
+        wait_until(lambda: node not in self.busy(), "the end of its jobs")
         self.nodes.remove(node)
 
     def add(self, cpus: int) -> str:
