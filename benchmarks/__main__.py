@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import accelerate, checkpoints, components, delivery, emit, epoch, folding, jobs, page
+from benchmarks import accelerate, checkpoints, cluster, components, delivery, emit, epoch, folding, jobs, page
 from benchmarks.measure import Result, machine
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -18,6 +18,7 @@ ALL = {
     "fold": folding.run,
     "jobs": jobs.run,
     "accelerate": accelerate.run,
+    "cluster": cluster.run,
     "checkpoints": checkpoints.run,
     "delivery": delivery.run,
     "page": page.run,

@@ -103,6 +103,11 @@ class RunPaths(msgspec.Struct, frozen=True):
         return self.root / "spool"
 
     @property
+    def machines(self) -> Path:
+        """Spools of jobs on a cluster of the run's own, by machine, until they are copied."""
+        return self.root / "machines"
+
+    @property
     def grid_search_config(self) -> Path:
         return self.root / "grid_search_config.yml"
 

@@ -110,6 +110,7 @@ def test_extending_runs() -> None:
     [
         ("tabular", "val/balanced_accuracy", 0.85),
         ("regression", "val/R2", 0.2),
+        ("ray", "val/R2", 0.2),
         ("cross_validation", "val/accuracy", 0.8),
         ("ddp", "val/accuracy", 0.8),
         ("nested_cross_validation", "test/accuracy", 0.8),

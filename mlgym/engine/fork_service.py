@@ -67,7 +67,7 @@ def _load(settings: dict[str, Any]) -> Any:
 
     torch.set_num_threads(1)  # a pool of threads would be lost in the fork, and the child wait for it for ever
     where = settings["blueprint"]
-    prepared = import_path(settings["prepare"])(_find(where) if where else None)
+    prepared = import_path(settings["prepare"])(find(where) if where else None)
     # The first optimizer step imports half of torch again; the jobs inherit it.
     weight = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(weight.parameters(), lr=0.1)
@@ -84,7 +84,7 @@ def _settle() -> None:
     use_huge_pages()
 
 
-def _find(where: dict[str, str]) -> Blueprint | None:
+def find(where: dict[str, str]) -> Blueprint | None:
     """Load the script as jobs see it, under another name than `__main__`, and find the blueprint."""
     global called_with  # noqa: PLW0603 (`mlgym.run`, called by the script, has no other way to reach us)
     called_with = []

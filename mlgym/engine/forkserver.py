@@ -53,7 +53,7 @@ class ForkServer:
         service = sys.modules.get("mlgym.engine.fork_service")
         if service is not None and service.called_with is not None:
             raise InputError("the script starts a run whenever it is loaded: put it below `if __name__ == '__main__':`")
-        whereabouts = _whereabouts(blueprint)
+        where = whereabouts(blueprint)
         folder = tempfile.gettempdir()
         if len(folder) > _LONGEST_FOLDER:
             folder = "/tmp"
@@ -61,7 +61,7 @@ class ForkServer:
         self._settings = {
             "parent": os.getpid(),
             "argv": sys.argv,
-            "blueprint": whereabouts,
+            "blueprint": where,
             "prepare": prepare,
             "scratch": self._scratch,
         }
@@ -212,7 +212,7 @@ class ForkServer:
         self.close()
 
 
-def _whereabouts(blueprint: Blueprint | None) -> dict[str, str] | None:
+def whereabouts(blueprint: Blueprint | None) -> dict[str, str] | None:
     """How another process finds the blueprint: the script to load, and the function's module and name."""
     if blueprint is None:
         return None

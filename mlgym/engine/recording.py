@@ -8,6 +8,7 @@ spools ─► forwarder ─┬► hub                                          `
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -62,7 +63,11 @@ def recording(paths: RunPaths, logging: LoggingConfig, fresh: bool = False) -> I
         lock.write(me + "\n")
         lock.flush()
         paths.spools.mkdir(exist_ok=True)
-        _wait_for_orphans(paths.spools.iterdir(), paths)
+        left = list(paths.machines.glob("*/*.jsonl"))
+        _wait_for_orphans([*paths.spools.iterdir(), *left], paths)
+        for spool in left:  # what is in `spools` under this name is a part of it
+            spool.rename(paths.spools / spool.name)
+        shutil.rmtree(paths.machines, ignore_errors=True)
         if logging.websocket_logging_servers:
             yield _on_servers(paths, logging, me, stack, fresh)
             return

@@ -30,6 +30,7 @@ from mlgym.plan.config import (
     Accelerate,
     Document,
     MainProcess,
+    RayCluster,
     RunConfig,
     Train,
     WarmstartConfig,
@@ -57,31 +58,36 @@ Specs = list[ExperimentSpec]
 @contextmanager
 def executor(run_document: Document, run_config: RunConfig, blueprint: Blueprint | None) -> Iterator[Executor]:
     """The executor for the environment of a run config; it may begin to load while the grid is being planned."""
+    try:
+        found = _executor(run_config, blueprint)
+    except ConfigError as error:
+        raise error.locate(run_document.place) from None
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _executor(run_config: RunConfig, blueprint: Blueprint | None) -> Executor:
     if threading.current_thread() is not threading.main_thread():
         raise InputError("a run needs the main thread: that is where signals arrive")
     environment = run_config.environment
     processes = launched(os.environ).num_processes or 1
     if processes > 1 and not isinstance(environment, Accelerate):
         raise InputError(f"{processes} processes were launched, which is for `environment: {{type: accelerate}}`")
-    found: Executor
     if isinstance(environment, MainProcess):
         from mlgym.engine.in_process import InProcess
 
-        found = InProcess(environment.config, blueprint)
-    else:
-        from mlgym.engine import scheduler
+        return InProcess(environment.config, blueprint)
+    if isinstance(environment, RayCluster):
+        from mlgym.engine.cluster import Ray
 
-        if isinstance(environment, Accelerate):
-            try:
-                found = scheduler.Accelerate(environment.config, blueprint)
-            except ConfigError as error:
-                raise error.locate(run_document.place) from None
-        else:
-            found = scheduler.Multiprocessing(environment.config, blueprint)
-    try:
-        yield found
-    finally:
-        found.close()
+        return Ray(environment.config, run_config.logging, blueprint)
+    from mlgym.engine import scheduler
+
+    if isinstance(environment, Accelerate):
+        return scheduler.Accelerate(environment.config, blueprint)
+    return scheduler.Multiprocessing(environment.config, blueprint)
 
 
 def check(plan: Plan, executor: Executor, ids: list[int] | None = None, specs: Specs | None = None) -> Checked:

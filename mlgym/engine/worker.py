@@ -189,8 +189,8 @@ def job(
     s (with the spool's descriptor): begun; h: alive, every `beat` seconds if batches end; e: its end is recorded;
     from there, q: stop.
     """
-    _settle(spec.num_threads or num_threads)
-    _redirect_output(paths.output(spec.experiment_id), spec.attempt)
+    settle(spec.num_threads or num_threads)
+    redirect_output(paths.output(spec.experiment_id), spec.attempt)
     channel.setblocking(False)
     talk = _Talk(channel, beat)
     try:
@@ -218,9 +218,9 @@ def rank_job(
     x and a `Failure`: an exception in this process. The scheduler judges what it means, because it knows which other
     process has died.
     """
-    _settle(spec.num_threads or num_threads)
+    settle(spec.num_threads or num_threads)
     output = paths.output(spec.experiment_id)
-    _redirect_output(output, 1 if rank.number else spec.attempt)
+    redirect_output(output, 1 if rank.number else spec.attempt)
     try:
         join(rank, channel)
         channel.setblocking(False)
@@ -278,13 +278,14 @@ class _Talk:
         return self._stopping
 
 
-def _settle(num_threads: int) -> None:
+def settle(num_threads: int) -> None:
+    """For a process that runs experiments and may start loader workers."""
     torch.set_num_threads(num_threads)
     # A forkserver inside a forked job would start a second, empty server for the DataLoader.
     multiprocessing.set_start_method("fork", force=True)
 
 
-def _redirect_output(path: Path, attempt: int) -> None:
+def redirect_output(path: Path, attempt: int) -> None:
     """Everything this process and its children print goes to `path`: Python, C, and the last words of a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -303,7 +304,7 @@ def _redirect_output(path: Path, attempt: int) -> None:
 
 def check_job(channel: socket.socket, registry: Registry, specs: list[ExperimentSpec], on: int | Rank | None) -> None:
     """`check` on throw-away parts, so that the server never touches a device. Sends a `Checked`."""
-    _settle(1)
+    settle(1)
     before = set(sys.modules)
     try:
         if isinstance(on, Rank):
@@ -323,7 +324,7 @@ def divide_job(
     wanted: CrossValidation | NestedCrossValidation,
 ) -> None:
     """Sends a `Divided`."""
-    _settle(1)
+    settle(1)
     channels.send(channel, divide(specs, wanted, registry))
 
 

@@ -265,6 +265,22 @@ class Accelerate(_Strict, frozen=True, tag_field="type", tag="accelerate"):
     config: AccelerateConfig = AccelerateConfig()
 
 
+class RayConfig(_Strict, frozen=True):
+    address: str | None = None
+    """Of a running cluster (`auto`: the one that this machine belongs to); None: one of this run's own, here."""
+    num_cpus_per_job: float = 1
+    num_gpus_per_job: float = 0
+    max_concurrent: int | None = None
+    """Jobs at a time; default: as many as the cluster has room for."""
+    max_retries: int = 2
+    runtime_env: dict[str, Any] = {}
+    """Ray's, as it stands; `working_dir: null` when every machine sees the current directory."""
+
+
+class RayCluster(_Strict, frozen=True, tag_field="type", tag="ray"):
+    config: RayConfig = RayConfig()
+
+
 class LoggingConfig(_Strict, frozen=True):
     event_storage_path: str = "event_storage"
     board: bool = True
@@ -279,7 +295,7 @@ class RunConfig(_Strict, frozen=True):
     """`run_config.yml`: what to do, where, and where to log."""
 
     run_configuration: Train | Warmstart
-    environment: MainProcess | Multiprocessing | Accelerate = MainProcess()
+    environment: MainProcess | Multiprocessing | Accelerate | RayCluster = MainProcess()
     logging: LoggingConfig = LoggingConfig()
 
 
@@ -311,6 +327,9 @@ def _check_numbers(config: RunConfig) -> None:
     if isinstance(config.environment, MainProcess):
         _at_least(0, where, computation_device_id=config.environment.config.computation_device_id)
         return
+    if isinstance(config.environment, RayCluster):
+        _check_ray(config.environment.config, where)
+        return
     jobs: JobsConfig = config.environment.config
     _at_least(0, where, max_retries=jobs.max_retries, retry_delay=jobs.retry_delay)
     for key, seconds in (("job_timeout", jobs.job_timeout), ("progress_timeout", jobs.progress_timeout)):
@@ -329,6 +348,21 @@ def _check_numbers(config: RunConfig) -> None:
         _at_least(0, (*where, "computation_device_ids"), **{str(i): device})
         if device in many.computation_device_ids[:i]:
             raise ConfigError(f"device {device} is named twice", (*where, "computation_device_ids"))
+
+
+def _check_ray(config: RayConfig, where: ConfigPath) -> None:
+    _at_least(0, where, num_cpus_per_job=config.num_cpus_per_job, num_gpus_per_job=config.num_gpus_per_job)
+    _at_least(1, where, max_concurrent=config.max_concurrent)
+    _at_least(0, where, max_retries=config.max_retries)
+    if config.num_gpus_per_job > 1 and config.num_gpus_per_job % 1:
+        raise ConfigError(
+            f"more than one is a whole number, not {config.num_gpus_per_job:g}", (*where, "num_gpus_per_job")
+        )
+    if config.address not in (None, "auto") and not re.fullmatch(r"[^\s:/]+:\d{1,5}", config.address):
+        raise ConfigError(
+            f"expected null (a cluster of this run's own), auto or host:port, not {config.address!r}",
+            (*where, "address"),
+        )
 
 
 def _check_logging(logging: LoggingConfig) -> None:

@@ -27,20 +27,28 @@ def new_source(name: str) -> str:
     return f"{time.time_ns():x}-{name}-{os.urandom(4).hex()}"
 
 
+def begin(path: Path) -> Journal:
+    """A new journal at `path`, whose folder is made. Raises `StorageError`.
+
+    It gets its name once its flock is held: whoever sees a spool without one knows that its writer is gone.
+    """
+    unnamed = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal = Journal(unnamed)
+        unnamed.rename(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
+    journal.path = path
+    return journal
+
+
 class Spool:
     """An open spool. `source` and the running number `n` identify each event for good."""
 
     def __init__(self, path: Path, source: str) -> None:
         self.source = source
-        # It gets its name once its flock is held: whoever sees a spool without one knows its writer is gone.
-        unnamed = path.with_suffix(".new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._journal = Journal(unnamed)
-            unnamed.rename(path)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
-        self._journal.path = path
+        self._journal = begin(path)
         self._n = 0
         self._owner = os.getpid()
         self._lock = threading.Lock()  # checkpoints are written, and told, by another thread

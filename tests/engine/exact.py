@@ -34,12 +34,17 @@ class Noisy(Dataset[Any]):
         generator = torch.Generator().manual_seed(0)
         self.samples = torch.rand(48, 8, generator=generator)
         self.targets = (self.samples.sum(1) > 4.5).long().tolist()
+        self.read = 0
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> Any:
         time.sleep(float(os.environ.get("MLGYM_TEST_SLEEP", "0")))  # time to be killed in
+        self.read += 1
+        if hold := os.environ.get("MLGYM_TEST_HOLD"):  # by default in the evaluation of the first epoch
+            while self.read > int(os.environ.get("MLGYM_TEST_HOLD_AFTER", "100")) and Path(hold).exists():
+                time.sleep(0.01)
         noise = random.random() + np.random.rand() + torch.rand(8)
         return self.samples[index] + 0.1 * noise, self.targets[index], self.targets[index]
 

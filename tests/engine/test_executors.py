@@ -1,4 +1,4 @@
-"""What every environment must do alike: one suite over `main_process` and `multiprocessing`."""
+"""What every environment must do alike: one suite over all of them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,39 @@ from typing import Any
 import pytest
 
 from mlgym.record.events import ExperimentConfigEvent, GridSearchEvent
+from tests.engine.clusters import Nodes
 from tests.engine.grids import Grid
 
 ENVIRONMENTS: list[dict[str, Any]] = [
     {"type": "main_process"},
     {"type": "multiprocessing", "config": {"process_count": 2}},
+    {"type": "accelerate"},
+    {"type": "ray"},
 ]
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    """One for all tests: a run that starts its own takes seconds longer."""
+    found = Nodes([2])
+    yield found
+    found.close()
+
+
 @pytest.fixture(params=ENVIRONMENTS, ids=[str(e["type"]) for e in ENVIRONMENTS])
-def environment(request: pytest.FixtureRequest) -> dict[str, Any]:
+def environment(request: pytest.FixtureRequest, grid: Grid) -> dict[str, Any]:
     found: dict[str, Any] = request.param
+    if found["type"] == "ray":
+        cluster: Nodes = request.getfixturevalue("cluster")
+        grid.environment |= cluster.environment
+        return cluster.config()
     return found
+
+
+def one_at_a_time(environment: dict[str, Any]) -> dict[str, Any]:
+    """The same environment with a single job on all cores."""
+    one = {"multiprocessing": {"process_count": 1}, "ray": {"max_concurrent": 1, "num_cpus_per_job": 2}}
+    return {**environment, "config": {**environment.get("config", {}), **one.get(environment["type"], {})}}
 
 
 @pytest.fixture
@@ -77,8 +98,7 @@ def test_a_signal_finishes_the_batch_and_stops(grid: Grid, environment: dict[str
 
 
 def test_what_has_priority_goes_first(grid: Grid, environment: dict[str, Any]) -> None:
-    config = {**environment.get("config", {}), **({"process_count": 1} if "config" in environment else {})}
-    grid.write({**environment, "config": config}, {"number": [1, 2, 3, 4]}, priority=[{"number": 3}, {"number": 4}])
+    grid.write(one_at_a_time(environment), {"number": [1, 2, 3, 4]}, priority=[{"number": 3}, {"number": 4}])
     assert grid.run().returncode == 0
     assert [s.experiment_id for s in grid.statuses() if s.status == "RUNNING"] == [2, 3, 0, 1]
 
@@ -99,16 +119,19 @@ def test_a_priority_that_fits_nothing(grid: Grid, priority: Any, words: str) -> 
     assert "run_config.yml:1:" in ended.stderr
 
 
-def test_both_give_the_same_numbers(tmp_path: Path) -> None:
-    scores = []
-    for i, environment in enumerate(ENVIRONMENTS):
-        (tmp_path / str(i)).mkdir()
-        grid = Grid(tmp_path / str(i))
-        one = {"config": {"process_count": 1}} if "config" in environment else {}  # one job at a time has all threads
-        grid.write({**environment, **one}, {"number": [1, 2]}, epochs=3)
-        assert grid.run().returncode == 0
-        scores.append([e.scores for e in grid.state.experiments.values()])
-    assert scores[0] == scores[1]
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The scores of `test_all_give_the_same_numbers`, from one process."""
+    grid = Grid(tmp_path_factory.mktemp("numbers"))
+    grid.write(ENVIRONMENTS[0], {"number": [1, 2]}, epochs=3)
+    assert grid.run().returncode == 0
+    return [e.scores for e in grid.state.experiments.values()]
+
+
+def test_all_give_the_same_numbers(grid: Grid, environment: dict[str, Any], numbers: list[Any]) -> None:
+    grid.write(one_at_a_time(environment), {"number": [1, 2]}, epochs=3)  # one job at a time has all threads
+    assert grid.run().returncode == 0
+    assert [e.scores for e in grid.state.experiments.values()] == numbers
 
 
 def test_check_and_a_mistake(grid: Grid, environment: dict[str, Any]) -> None:
