@@ -99,6 +99,8 @@ def test_several_processes_give_the_same_scores(tmp_path: Path, alone: Grid, siz
     grid = trained(tmp_path, accelerate(size), grid_config())
     assert close(grid, alone)
     assert results(grid) != results(alone)  # or it would have been one process
+    for ours, theirs in zip(grid.state.experiments.values(), alone.state.experiments.values(), strict=True):
+        assert ours.facts.keys() == theirs.facts.keys()  # what model cards are made of
     assert {e.device for e in grid.state.experiments.values()} == {f"cpu x {size}"}
     model = mlgym.load_model(grid.folder / "event_storage", grid.root.name, 0, "last", parallel.blueprint)
     assert next(name for name, _ in model.named_parameters()) == "layers.0.weight"
