@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import checkpoints, components, delivery, emit, epoch, folding, jobs, page
+from benchmarks import checkpoints, components, delivery, emit, epoch, folding, jobs, page, scaling
 from benchmarks.measure import Result, machine
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -20,6 +20,7 @@ ALL = {
     "checkpoints": checkpoints.run,
     "delivery": delivery.run,
     "page": page.run,
+    "scaling": scaling.run,
 }
 
 
