@@ -189,7 +189,7 @@ def fill(folder: str, shape: str, until: str, milestone: str = "0") -> None:
     def tell() -> None:
         memory = _memory() - before
         start = time.process_time()
-        hub.log.save(every=0)
+        hub.log._save()  # whether it is worth it or not
         say(
             {
                 "events": total,
