@@ -383,7 +383,7 @@ def _hubs() -> list[Result]:
 
 def _dashboards() -> list[Result]:
     results = []
-    for here, followers in (((0), []), (1, []), (20, []), (100, []), (0, [1, 1, 1]), (0, [100]), (0, [50, 50])):
+    for here, followers in ((0, []), (1, []), (20, []), (100, []), (0, [1, 1, 1]), (0, [100]), (0, [50, 50])):
         results += _watched(here, followers)
     return results
 
@@ -406,23 +406,21 @@ def _watched(here: int, followers: list[int]) -> list[Result]:
         seconds = time.perf_counter() - start
         busy = [100 * (board.cpu() - cpu) / seconds for board, cpu in zip(boards, before, strict=True)]
         said = [read() for read in watching]
-    results = []
     if not followers:
-        results.append(Result(f"dashboards: {here}", "% of a core", busy))
+        name = f"dashboards: {here}"
+        results = [Result(name, "% of a core", busy)]
     else:
-        who = (
-            f"followed by {len(followers)} boards of {followers[0]} each"
-            if len(followers) > 1
-            else (f"followed by a board of {followers[0]}")
-        )
-        results.append(Result(f"dashboards: {who}: who writes", "% of a core", busy[:1]))
-        results.append(Result(f"dashboards: {who}: who follows", "% of a core", busy[1:]))
-        here = 0
+        name = f"followed: {' + '.join(map(str, followers))} dashboards"
+        results = [
+            Result(f"{name}, who writes", "% of a core", busy[:1]),
+            Result(f"{name}, each who follows", "% of a core", busy[1:]),
+        ]
     if said:
-        name = results[-1].name
-        results.append(Result(f"{name}: news to each", "events/s", [one["events"] for one in said]))
-        results.append(Result(f"{name}: requests of all", "a second", [one["requests"] for one in said]))
-        results.append(Result(f"{name}: behind", "events", [one["behind"] for one in said]))
+        results += [
+            Result(f"{name}: events to each", "events/s", [one["events"] for one in said]),
+            Result(f"{name}: requests of all", "requests/s", [one["requests"] for one in said]),
+            Result(f"{name}: behind", "events", [one["behind"] for one in said]),
+        ]
     return results
 
 
@@ -447,77 +445,85 @@ def produce(url: str, folder: str) -> None:
 
 def watch(url: str, dashboards: str) -> None:
     """In a process of its own: dashboards that ask for what is new when they hear that there is something."""
+    asyncio.run(_watch(url, int(dashboards)))
+
+
+async def _watch(url: str, dashboards: int) -> None:
     import aiohttp
 
-    events = requests = 0
-    heads: list[int] = []
-    seqs: list[int] = []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        watching = [Dashboard(url, session) for _ in range(dashboards)]
+        tasks = [asyncio.create_task(work) for one in watching for work in (one.listen(), one.pull())]
+        for one in watching:
+            await one.joined.wait()
+        say("joined")
+        before = [(one.seq, one.requests) for one in watching]
+        begun = time.monotonic()
+        await asyncio.sleep(SECONDS)
+        seconds = time.monotonic() - begun
+        events = [one.seq - seq for one, (seq, _) in zip(watching, before, strict=True)]
+        requests = [one.requests - number for one, (_, number) in zip(watching, before, strict=True)]
+        _, head = await watching[0].ask("after=0&limit=1")
+        say(
+            {
+                "events": sum(events) / seconds / dashboards,
+                "requests": sum(requests) / seconds,
+                "behind": head - statistics.median(one.seq for one in watching),
+            }
+        )
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
-    async def dashboard(session: aiohttp.ClientSession, at: int, joined: asyncio.Semaphore) -> None:
-        news = asyncio.Event()
-        async with session.ws_connect(f"{url}/socket.io/?EIO=4&transport=websocket", max_msg_size=0) as connection:
+
+class Dashboard:
+    """What the page does on the wire: it is told of a newer head, and asks for the events up to it."""
+
+    def __init__(self, url: str, session: Any) -> None:
+        self.url = url
+        self.session = session
+        self.seq = self.head = self.requests = 0
+        self.joined, self.news = asyncio.Event(), asyncio.Event()
+
+    async def listen(self) -> None:
+        async with self.session.ws_connect(f"{self.url}/socket.io/?EIO=4&transport=websocket") as connection:
             await connection.receive_str()
             await connection.send_str("40" + json.dumps({"token": TOKEN}))
             await connection.receive_str()
-            await connection.send_str('420["join",' + json.dumps({"rooms": [GS], "protocol": 2}) + "]")
-            pulling = asyncio.create_task(pull(session, at, news, joined))
-            try:
-                while True:
-                    message = await connection.receive_str()
-                    if message == "2":  # ping
-                        await connection.send_str("3")
-                    elif message.startswith('42["head"'):
-                        heads[at] = json.loads(message[2:])[1]["head"]
-                        news.set()
-            finally:
-                pulling.cancel()
+            await connection.send_str("42" + json.dumps(["join", {"rooms": [GS], "protocol": 2}]))
+            while True:
+                message = await connection.receive_str()
+                if message == "2":  # ping
+                    await connection.send_str("3")
+                elif message.startswith('42["head"'):
+                    self.head = json.loads(message[2:])[1]["head"]
+                    self.news.set()
 
-    async def pull(session: aiohttp.ClientSession, at: int, news: asyncio.Event, joined: asyncio.Semaphore) -> None:
-        nonlocal events, requests
-        await news.wait()
-        seqs[at] = heads[at]  # where a snapshot would have brought it
-        joined.release()
+    async def pull(self) -> None:
+        await self.news.wait()
+        self.seq = self.head  # where a snapshot would have brought it
+        self.joined.set()
         while True:
-            news.clear()
+            await self.news.wait()
+            self.news.clear()
             begun = time.monotonic()
-            while seqs[at] < heads[at]:
-                path = f"{url}/grid_searches/{GS}/events?after={seqs[at]}&limit=2000"
-                async with session.get(path, headers={"Authorization": f"Bearer {TOKEN}"}) as response:
-                    answer = await response.read()
-                requests += 1
-                if response.status != 200:
+            while self.seq < self.head:
+                self.requests += 1
+                last, _ = await self.ask(f"after={self.seq}&limit=2000")
+                if not last:
                     break  # too many requests: again with the next news
-                last = int(answer[answer.rindex(b'{"seq":') + 7 :].partition(b",")[0])
-                events += last - seqs[at]
-                seqs[at] = last
+                self.seq = last
             await asyncio.sleep(max(0.0, begun + PULL_EVERY - time.monotonic()))
-            await news.wait()
 
-    async def main() -> None:
-        nonlocal events, requests
-        number = int(dashboards)
-        heads.extend([0] * number)
-        seqs.extend([0] * number)
-        joined = asyncio.Semaphore(0)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            tasks = [asyncio.create_task(dashboard(session, at, joined)) for at in range(number)]
-            for _ in range(number):
-                await joined.acquire()
-            say("joined")
-            events = requests = 0
-            begun = time.monotonic()
-            await asyncio.sleep(SECONDS)
-            seconds = time.monotonic() - begun
-            said = {"events": events / seconds / number, "requests": requests / seconds}
-            path = f"{url}/grid_searches/{GS}/events?after=0&limit=1"
-            async with session.get(path, headers={"Authorization": f"Bearer {TOKEN}"}) as response:
-                head = json.loads(await response.read())["head"]
-            say({**said, "behind": head - statistics.median(seqs)})
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-    asyncio.run(main())
+    async def ask(self, what: str) -> tuple[int, int]:
+        """The numbers of the last event in an answer, and of the newest."""
+        url = f"{self.url}/grid_searches/{GS}/events?{what}"
+        async with self.session.get(url, headers={"Authorization": f"Bearer {TOKEN}"}) as response:
+            answer = await response.read()
+        if response.status != 200:
+            return 0, 0
+        head = int(answer[answer.index(b'"head":') + 7 :].partition(b",")[0])
+        return int(answer[answer.rindex(b'{"seq":') + 7 :].partition(b",")[0]), head
 
 
 if __name__ == "__main__":
