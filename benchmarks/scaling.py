@@ -30,9 +30,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -60,6 +62,7 @@ EVENTS = int(os.environ.get("SCALING_EVENTS", "10_000_000"))
 EXPERIMENTS = 1_000
 WIDE, WIDE_EPOCHS = 10_000, 5
 HUB_EVENTS, HUB_ROUNDS = 200_000, 3
+ROUNDS, REQUESTS = 5, 200
 RATE, SECONDS = 1_000, 10
 BATCH = 5_000  # events
 PULL_EVERY = 0.1  # seconds, as in ml_board/frontend/src/state/session.ts
@@ -381,9 +384,46 @@ def _hubs() -> list[Result]:
 # --- dashboards -------------------------------------------------------------------------------------------------
 
 
-def _dashboards() -> list[Result]:
+def _answers() -> list[Result]:
+    """What a request for news takes, by how many events it is answered with."""
     results = []
-    for here, followers in ((0, []), (1, []), (20, []), (100, []), (0, [1, 1, 1]), (0, [100]), (0, [50, 50])):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with Filling(folder, "long", 20_000) as filling:
+            filling.go()
+            filling.read()
+        with Board(folder) as board, ExitStack() as stack:
+            for role in ("who follows", "who writes"):
+                if role == "who writes":
+                    source = new_source("job")
+                    with Spool(folder / "spools" / f"{source}.jsonl", source) as spool:
+                        spool.emit(PROGRESS)
+                    server = Server(board.url, GS, TOKEN)
+                    stack.callback(server.close)
+                    stack.callback(Forwarder(folder / "spools", server).close)
+                    while json.loads(board.get(f"/grid_searches/{GS}/summary"))["seq"] == 20_000:
+                        time.sleep(0.05)
+                for events in (1, 100, 1_000):
+                    taken = [_request(board, events) for _ in range(ROUNDS)]
+                    results.append(Result(f"request for {events:,} events: {role}", "ms of CPU", taken))
+    return results
+
+
+def _request(board: Board, events: int) -> float:
+    """Milliseconds of processor time, over one connection."""
+    connection = HTTPConnection(urlsplit(board.url).netloc, timeout=60)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    before = board.cpu()
+    for i in range(REQUESTS):
+        connection.request("GET", f"/grid_searches/{GS}/events?after={10_000 + i}&limit={events}", headers=headers)
+        assert connection.getresponse().read().count(b'"seq":') == events
+    connection.close()
+    return (board.cpu() - before) / REQUESTS * 1000
+
+
+def _dashboards() -> list[Result]:
+    results = _answers()
+    for here, followers in ((0, []), (1, []), (20, []), (100, []), (0, [1, 1, 1]), (0, [100])):
         results += _watched(here, followers)
     return results
 
@@ -419,6 +459,7 @@ def _watched(here: int, followers: list[int]) -> list[Result]:
         results += [
             Result(f"{name}: events to each", "events/s", [one["events"] for one in said]),
             Result(f"{name}: requests of all", "requests/s", [one["requests"] for one in said]),
+            Result(f"{name}: news of a head to all", "messages/s", [one["heads"] for one in said]),
             Result(f"{name}: behind", "events", [one["behind"] for one in said]),
         ]
     return results
@@ -454,20 +495,24 @@ async def _watch(url: str, dashboards: int) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         watching = [Dashboard(url, session) for _ in range(dashboards)]
         tasks = [asyncio.create_task(work) for one in watching for work in (one.listen(), one.pull())]
+
+        def counted() -> list[int]:
+            return [sum(getattr(one, what) for one in watching) for what in ("seq", "requests", "heads")]
+
         for one in watching:
             await one.joined.wait()
         say("joined")
-        before = [(one.seq, one.requests) for one in watching]
+        before = counted()
         begun = time.monotonic()
         await asyncio.sleep(SECONDS)
         seconds = time.monotonic() - begun
-        events = [one.seq - seq for one, (seq, _) in zip(watching, before, strict=True)]
-        requests = [one.requests - number for one, (_, number) in zip(watching, before, strict=True)]
+        events, requests, heads = ((now - then) / seconds for then, now in zip(before, counted(), strict=True))
         _, head = await watching[0].ask("after=0&limit=1")
         say(
             {
-                "events": sum(events) / seconds / dashboards,
-                "requests": sum(requests) / seconds,
+                "events": events / dashboards,
+                "requests": requests,
+                "heads": heads,
                 "behind": head - statistics.median(one.seq for one in watching),
             }
         )
@@ -482,7 +527,7 @@ class Dashboard:
     def __init__(self, url: str, session: Any) -> None:
         self.url = url
         self.session = session
-        self.seq = self.head = self.requests = 0
+        self.seq = self.head = self.requests = self.heads = 0
         self.joined, self.news = asyncio.Event(), asyncio.Event()
 
     async def listen(self) -> None:
@@ -497,6 +542,7 @@ class Dashboard:
                     await connection.send_str("3")
                 elif message.startswith('42["head"'):
                     self.head = json.loads(message[2:])[1]["head"]
+                    self.heads += 1
                     self.news.set()
 
     async def pull(self) -> None:
