@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import accelerate, checkpoints, cluster, components, delivery, emit, epoch, folding, jobs, page
+from benchmarks import accelerate, checkpoints, cluster, components, delivery, emit, epoch, folding, jobs, page, scaling
 from benchmarks.measure import Result, machine
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -22,6 +22,7 @@ ALL = {
     "checkpoints": checkpoints.run,
     "delivery": delivery.run,
     "page": page.run,
+    "scaling": scaling.run,
 }
 
 

@@ -22,7 +22,8 @@ from mlgym.record.log import Log, packed, unpacked
 
 _KEYFRAMES = 100
 _BYTES = 128 << 20  # of all keyframes, on disk
-_SPACING = 5_000  # events between two keyframes, at first
+_SPACING = 5_000  # events between two keyframes, at first ...
+_EACH = 5  # ... and at least so many for each experiment: packing one takes as long as folding them
 _STATES = 4  # that are kept as they are: what is asked for at one moment comes in several requests
 
 
@@ -60,7 +61,7 @@ class History:
         state = self._base(seq)
         for piece in self._log.events(state.seq, seq):
             events = piece
-            while events and events[-1].seq >= (due := self._due()):
+            while events and events[-1].seq >= (due := self._due(state)):
                 cut = next(at for at, event in enumerate(events) if event.seq >= due) + 1
                 fold_all(state, events[:cut])
                 self._save(state)
@@ -80,9 +81,10 @@ class History:
         self._log.look(lambda newest: _add_columns(state, newest))
         return state
 
-    def _due(self) -> int:
+    def _due(self, state: State) -> int:
         """Where the next keyframe belongs."""
-        return (self._keyframes[-1].seq if self._keyframes else 0) + self._spacing
+        spacing = max(self._spacing, _EACH * len(state.experiments))
+        return (self._keyframes[-1].seq if self._keyframes else 0) + spacing
 
     def _save(self, state: State) -> None:
         try:

@@ -35,6 +35,7 @@ _STEP = 64 * 1024  # bytes of the log to an entry of the index
 _PIECE = 1 << 20  # bytes that are read at once
 _PROBE = 4096  # bytes at the beginning and before the end of what was folded, by which a log is recognised
 _WORTH_SAVING = 20_000  # events; fewer are folded faster than anybody could notice
+_SHARE = 10  # a growing log is saved again when it has grown by a tenth: all saving together stays linear in its size
 
 
 class Log:
@@ -103,7 +104,7 @@ class Log:
         if self.state.seq == before:
             return False
         self._mark = self._before(self.end)
-        if self.state.seq - self._saved >= _WORTH_SAVING:
+        if self.state.seq - self._saved >= max(_WORTH_SAVING, self.state.seq // _SHARE):
             self._save()
         return True
 
@@ -245,8 +246,8 @@ class Log:
         return self.path.with_suffix(".snapshot")
 
     def save(self, every: int | None = None) -> None:
-        """Save what is known, if so many events have come since the last time."""
-        if self.state.seq - self._saved >= (every or _WORTH_SAVING):
+        """Save what is known, if so many events (and, with `every`, a tenth of all) have come since the last time."""
+        if self.state.seq - self._saved >= (max(every, self.state.seq // _SHARE) if every else _WORTH_SAVING):
             with self._lock:
                 self._save()
 
@@ -261,7 +262,9 @@ class Log:
             columns = (self._seqs.tobytes(), self._offsets.tobytes())
             saved = _Saved(self.end, head, tail, self.last, columns, self.state)
             content = _encode(saved)
-            temporary.write_bytes(b"%08x" % zlib.crc32(content, _code()) + content)
+            with temporary.open("wb") as file:
+                file.write(b"%08x" % zlib.crc32(content, _code()))
+                file.write(content)  # apart, or it would be in memory once more
             temporary.rename(self._saved_at)
         except (OSError, OverflowError, TypeError, ValueError, msgspec.MsgspecError):
             with suppress(OSError):

@@ -146,6 +146,7 @@ def test_damage_is_read_around_and_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", ["_KEYFRAMES", "_BYTES"])
 def test_keyframes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setattr(module, "_SPACING", 1)
+    monkeypatch.setattr(module, "_EACH", 0)
     monkeypatch.setattr(module, limit, 8 if limit == "_KEYFRAMES" else 30_000)
     history = History(golden(tmp_path))
     history.state_at(400)
@@ -158,6 +159,18 @@ def test_keyframes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     distances = {after.seq - before.seq for before, after in pairwise(keyframes)}
     assert distances == {history._spacing}
     assert keyframes[-1].seq + history._spacing > 400
+
+
+def test_the_more_experiments_the_fewer_keyframes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds all experiments: 10,000 of them every 5,000 events would cost ten times what folding does."""
+    monkeypatch.setattr(module, "_SPACING", 1)
+    history = History(golden(tmp_path))
+    history.state_at(400)
+    keyframes = history._keyframes
+    known = [len(history.state_at(keyframe.seq).experiments) for keyframe in keyframes]
+    assert known[-2] > 1
+    for (before, after), experiments in zip(pairwise(keyframes), known, strict=False):
+        assert after.seq - before.seq >= module._EACH * experiments
 
 
 def test_threads_share_a_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

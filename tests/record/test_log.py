@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mlgym.cli import main
 from mlgym.errors import DamagedError, InputError, StorageError
+from mlgym.record import hub as hub_module
 from mlgym.record import log as log_module
 from mlgym.record.events import EvaluationResult, LossScore, MetricScore, decode_lines, number
 from mlgym.record.fold import State, fold_all
@@ -185,6 +186,25 @@ def test_a_log_is_followed_while_it_is_written(tmp_path: Path) -> None:
     with (tmp_path / "log").open("ab") as file:
         file.write(b'{"seq":2001,"torn')
     assert not follower.refresh()
+
+
+@pytest.mark.usefixtures("saves_always")
+def test_what_saving_costs_is_linear_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is known is written each time, so it must be written ever less often: by the hub and by who follows."""
+    monkeypatch.setattr(hub_module, "_SAVE_EVERY", 1)
+    lines = spooled(tmp_path, 2000).splitlines(keepends=True)
+    hub = Hub(tmp_path / "event_storage.log")
+    follower = Log(tmp_path / "event_storage.log")
+    saved: list[set[int]] = [set(), set()]
+    for start in range(0, 2000, 10):
+        hub.accept(b"".join(lines[start : start + 10]))
+        follower.refresh()
+        for log, found in zip((hub.log, follower), saved, strict=True):
+            found.add(log._saved)
+    hub.close()
+    for found in saved:
+        assert sum(found) < 12 * 2000  # that of every batch would be 100 * 2000
+        assert max(found) > 2000 * 10 // 11 - 10  # and little has to be folded again
 
 
 def test_a_log_that_is_replaced_is_said_to_be(tmp_path: Path) -> None:
