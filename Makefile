@@ -25,7 +25,7 @@ demo: $(READY)
 	cd example/digits_grid && ../../$(BIN)/python run.py --config_path run_config.yml
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long" -n 2
+	$(BIN)/python -m pytest -m "not long" -n 3
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -n 2
