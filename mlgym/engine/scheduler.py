@@ -314,10 +314,12 @@ class _Grid:
             return
         now = time.monotonic()
         number = next(number for number, child in enumerate(job.children) if child.channel is channel)
-        if number in job.said or data.startswith(b"x"):
+        if number in job.said:
+            job.said[number] += data
+        elif b"x" in data:  # the letters before it are no longer of interest
             if not job.said and job.kill_at is None:
                 job.kill_at = now + _WORDS
-            job.said[number] = job.said.get(number, b"") + data
+            job.said[number] = data.partition(b"x")[2]
         elif number == 0:
             job.alive = now
             if data.endswith(b"e"):  # its end is recorded; now it has to leave
@@ -403,7 +405,7 @@ class _Grid:
         if job.fell is not None or job.ending or not job.said:
             return None
         try:
-            first = msgspec.json.decode(next(iter(job.said.values()))[1:], type=Failure)
+            first = msgspec.json.decode(next(iter(job.said.values())), type=Failure)
         except msgspec.DecodeError:  # it was killed while it spoke
             return None
         return self._status(job, "FAILED", first.error, stacktrace=first.stacktrace, reason=first.reason)
