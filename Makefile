@@ -25,10 +25,10 @@ demo: $(READY)
 	cd example/digits_grid && ../../$(BIN)/python run.py --config_path run_config.yml
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long" -n 3
+	$(BIN)/python -m pytest -m "not long" -n 3 --dist worksteal
 
 test-long: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,6 +13,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "example" / "digits_grid"
 
+# Several tests run at a time, each with threads of torch for all cores: those that wait must not keep the others from
+# working. Torch reads it when it is loaded, here and in all that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -267,7 +267,7 @@ BAD = [
     (GS, "subscription: [train, val, test]", "subscription: [train, vall]", "has no 'vall'; did you mean 'val'"),
     (GS, "dataset_identifier: digits", "dataset_identifier: digit", "unknown data set 'digit'; did you mean 'digits'"),
     (GS, "train: 0.7, val: 0.15", "train: 0.7, val: 0.2", "sum to 1, not 1.05"),
-    (GS, "values: [1e-3, 1e-2]", "values: [1e-3, fast]", r"gs_config\.yml:70:44: .*expected float, got str 'fast'"),
+    (GS, "values: [1e-3, 1e-2]", "values: [1e-3, fast]", r"gs_config\.yml:72:44: .*expected float, got str 'fast'"),
     (GS, "values: [1e-3, 1e-2]", "values: [1e-3, -1.0]", r"ADAM: Invalid learning rate: -1\.0"),
     (GS, "{gamma: 0.9}", "{gama: 0.9}", "unknown key 'gama'; did you mean 'gamma'"),
     (GS, "params: {average: macro}", "params: {average: makro}", "unknown value 'makro'; did you mean 'macro'"),

@@ -164,9 +164,7 @@ class Ray:
                 ): node
                 for node in self._nodes()
             }
-            blind = [name_of(node) for ref, node in asked.items() if not self._ray.get(ref)]
-        except self._ray.exceptions.RayError as error:
-            raise InputError(f"the machines of the cluster could not be asked what they see: {gist(error)}") from None
+            blind = [name_of(node) for ref, node in asked.items() if not self._sees(ref)]
         finally:
             marker.unlink()
         if blind:
@@ -175,6 +173,13 @@ class Ray:
                 "(logging.event_storage_path), or name websocket_logging_servers and a gs_rest_api_endpoint",
                 (*_WHERE, "address"),
             )
+
+    def _sees(self, ref: Any) -> bool:
+        """What a machine answers; one that has just gone will run nothing, and needs to see nothing."""
+        try:
+            return bool(self._ray.get(ref))
+        except self._ray.exceptions.RayError:
+            return True
 
     def _on(self, node: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -106,6 +106,7 @@ def test_several_processes_give_the_same_scores(tmp_path: Path, alone: Grid, siz
     assert next(name for name, _ in model.named_parameters()) == "layers.0.weight"
 
 
+@pytest.mark.long
 def test_accumulated_and_in_mixed_precision(tmp_path: Path) -> None:
     """As Accelerate is told by the environment, which is what its launcher sets."""
     one = [CROSS_ENTROPY]
@@ -118,6 +119,7 @@ def test_accumulated_and_in_mixed_precision(tmp_path: Path) -> None:
     assert close(bf16, expected, 0.1)
 
 
+@pytest.mark.long
 def test_models_and_optimizers_of_other_kinds(tmp_path: Path) -> None:
     """Parameters that are not used, or that get their shape later; LBFGS, which asks for the loss several times."""
     kinds = {"sweep": "absolute", "values": ["unused", "lazy"]}
@@ -170,6 +172,7 @@ def test_stopped_and_started_again(grid: Grid, uninterrupted: list[Any], workers
     grid.gone()
 
 
+@pytest.mark.long
 def test_going_on_with_another_number_of_processes_says_so(tmp_path: Path) -> None:
     grid = trained(tmp_path, accelerate(), grid_config(losses=[CROSS_ENTROPY]))
     for size in (1, 3):
@@ -252,7 +255,7 @@ def launch(grid: Grid, *launcher: str, config: str = "run_config.yml") -> subpro
     "launcher",
     [
         ("accelerate.commands.launch", "--cpu", "--num_processes", "2"),
-        ("torch.distributed.run", "--nproc_per_node=2", "--standalone"),
+        pytest.param(("torch.distributed.run", "--nproc_per_node=2", "--standalone"), marks=pytest.mark.long),
     ],
     ids=["accelerate", "torchrun"],
 )

@@ -112,6 +112,7 @@ def test_a_process_dies(grid: Grid, cluster: Nodes, uninterrupted: list[Any]) ->
     grid.gone()
 
 
+@pytest.mark.long
 def test_whatever_a_job_dies_of(grid: Grid, cluster: Nodes) -> None:
     grid.write(cluster.config(max_retries=1), {"kind": ["kill", "os_exit", "kill_once", "fine"]})
     ended = grid.run()
@@ -125,6 +126,7 @@ def test_whatever_a_job_dies_of(grid: Grid, cluster: Nodes) -> None:
     assert "raylet" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.long
 def test_stopped_and_started_again(grid: Grid, cluster: Nodes, uninterrupted: list[Any]) -> None:
     """After all stations have died, too, which nobody notices."""
     process = held(grid, cluster, 2, max_concurrent=2)
@@ -142,6 +144,7 @@ def test_stopped_and_started_again(grid: Grid, cluster: Nodes, uninterrupted: li
     assert results(grid) == uninterrupted
 
 
+@pytest.mark.long
 def test_killed_by_the_user(grid: Grid, cluster: Nodes) -> None:
     grid.write(cluster.config(), {"kind": "hang", "number": [1, 2, 3, 4]})
     process = grid.start()
@@ -158,6 +161,7 @@ def test_killed_by_the_user(grid: Grid, cluster: Nodes) -> None:
     wait_until(lambda: not cluster.jobs(), "the end of the jobs")
 
 
+@pytest.mark.long
 def test_the_driver_is_killed(grid: Grid, cluster: Nodes, uninterrupted: list[Any]) -> None:
     """What the machines had not handed over comes with the warm start."""
     process = held(grid, cluster)
@@ -229,6 +233,7 @@ def alone(tmp_path: Path) -> Iterator[Grid]:
     found.kill_all()
 
 
+@pytest.mark.long
 def test_a_cluster_of_its_own_ends_with_its_run(alone: Grid, uninterrupted: list[Any]) -> None:
     environment = {"type": "ray", "config": {"runtime_env": {"env_vars": holding(alone)}}}
     train(alone, environment, NUMBERS, checkpoint_every_n_batches=1)
