@@ -22,8 +22,8 @@ from mlgym.plan.sweep import expand
 from mlgym.record.log import read_state
 
 ROOT = Path(__file__).parent.parent
-EPOCHS = 40
-ROUNDS = 5
+EPOCHS = 30
+ROUNDS = 3
 FIRST = 4
 """Scores before the one from which on it is measured."""
 

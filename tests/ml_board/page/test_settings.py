@@ -177,7 +177,8 @@ def test_another_board(page: Page, board: Board, second: Board, pages: Pages) ->
     until(page, lambda: [row["width"] for row in rows(page)] == ["8", "16"], "the second's table")
     settled(page)
     assert HERE not in page.inner_text("main").split()
-    until(page, lambda: open_to_second() == [True], "one connection, to the second")
+    # The last one: of those that were refused on the way the browser does not always say that they are closed.
+    until(page, lambda: open_to_second()[-1:] == [True], "a connection to the second")
     sockets.clear()  # nobody says that those of a page that is gone are closed
     page.reload()
     settled(page)
