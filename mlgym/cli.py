@@ -288,6 +288,16 @@ def _check(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     return 0
 
 
+def _format(parsed: argparse.Namespace, known: Sequence[str], without_file: str) -> str:
+    """The format asked for, by name or by how the file name ends."""
+    file: Path | None = parsed.output
+    found: str = parsed.format or (file.suffix.lower().removeprefix(".") if file else without_file)
+    if found not in known:
+        endings = ", ".join(f".{name}" for name in known)
+        raise InputError(f"{file}: expected a file name ending in one of {endings}, or --format")
+    return found
+
+
 def _graph(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     from mlgym.plan.config import components, read
     from mlgym.plan.experiments import cells_of
@@ -296,10 +306,7 @@ def _graph(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     from mlgym.record.pipeline_text import mermaid, svg, table
 
     file: Path | None = parsed.output
-    format_ = parsed.format or (file.suffix.lower().removeprefix(".") if file else "txt")
-    if format_ not in _GRAPH_FORMATS:
-        endings = ", ".join(f".{name}" for name in _GRAPH_FORMATS)
-        raise InputError(f"{file}: expected a file name ending in one of {endings}, or --format")
+    format_ = _format(parsed, _GRAPH_FORMATS, "txt")
     document = read(parsed.config)
     if isinstance(document.value, dict) and "run_configuration" in document.value:
         raise InputError(f"{parsed.config}: this is a run config; expected the grid search config that it names")
@@ -474,10 +481,7 @@ def _card(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
     from mlgym.record.log import Log, grid_search
 
     file: Path | None = parsed.output
-    format_ = parsed.format or (file.suffix.lower().removeprefix(".") if file else "md")
-    if format_ not in _CARD_FORMATS:
-        endings = ", ".join(f".{name}" for name in _CARD_FORMATS)
-        raise InputError(f"{file}: expected a file name ending in one of {endings}, or --format")
+    format_ = _format(parsed, _CARD_FORMATS, "md")
     paths = grid_search(parsed.event_storage_path, parsed.grid_search_id)
     log = Log.load(paths.log)
     experiment_id = _experiment(parsed.experiment, log.state)

@@ -17,11 +17,12 @@ import pytest
 import mlgym
 from mlgym.engine.ranks import Launched, launched
 from mlgym.errors import InputError
-from mlgym.record.checkpoint_folder import available, verified
+from mlgym.record.checkpoint_folder import available
 from mlgym.record.events import WarnedEvent
 from tests.engine import exact, parallel
 from tests.engine.grids import Grid
 from tests.engine.parallel import CROSS_ENTROPY, grid_config
+from tests.engine.test_warm_start import results
 
 EPOCHS = 4
 MANY: dict[str, Any] = {"type": "multiprocessing", "config": {"process_count": 1}}
@@ -46,16 +47,6 @@ def new_grid(folder: Path) -> Grid:
 
 def scores(grid: Grid) -> list[dict[str, dict[int, float]]]:
     return [{key: dict(s.items()) for key, s in e.scores.items()} for e in grid.state.experiments.values()]
-
-
-def results(grid: Grid) -> list[Any]:
-    """Scores, and the digests of the last checkpoint."""
-    found = []
-    for experiment in grid.state.experiments.values():
-        newest = available(grid.root / str(experiment.experiment_id))[0]
-        files = {file.name: file.sha256 for file in verified(newest).files}
-        found.append((experiment.scores, newest.epoch, newest.batch, files))
-    return found
 
 
 def trained(folder: Path, environment: dict[str, Any], gs_config: dict[str, Any], **variables: str) -> Grid:
