@@ -629,14 +629,10 @@ def ratio(value: float | None) -> str:
 
 
 def figures(value: float) -> str:
-    """Three significant figures."""
-    return (
-        f"{value:.3g}"
-        if not value or 1e-3 <= abs(value) < 1e4
-        else f"{value:.2e}"
-        if abs(value) < 1
-        else f"{value:,.0f}"
-    )
+    """At least three significant figures, of one below 1,000 no more."""
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
 
 
 def date(milliseconds: int | None) -> str | None:

@@ -301,6 +301,8 @@ def test_blocks_name_each_section_once(full: ModelCard) -> None:
         (short_count(11_700_000), "11.7 M"),
         (figures(0.00001234), "1.23e-05"),
         (figures(12345), "12,345"),
+        (figures(1234.5), "1,234"),
+        (figures(999.7), "1,000"),
         (figures(0.25), "0.25"),
     ],
 )

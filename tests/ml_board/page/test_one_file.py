@@ -78,8 +78,12 @@ def test_every_page(make: Make, pages: Pages) -> None:
         expect(page.locator("main h1").first).to_be_attached()
         expect(page.locator("main").get_by_text(re.compile("cannot be|could not|trying again"))).to_have_count(0)
     page.get_by_role("link", name="ml_board").click()
-    until(page, lambda: [row["grid search"] for row in rows(page, "grid searches")] == ["sweep"], "the only one")
-    assert rows(page, "grid searches")[0]["done"] == "9 of 12"
+    until(
+        page,
+        # Its state is read after its name is there.
+        lambda: [(row["grid search"], row["done"]) for row in rows(page, "grid searches")] == [("sweep", "9 of 12")],
+        "the only one",
+    )
     page.get_by_role("link", name="sweep", exact=True).click()
     until(page, lambda: len(rows(page)) == 12, "the table")
 

@@ -10,6 +10,13 @@ export function score(value: number): string {
   return size >= 1000 ? value.toFixed(1) : value.toFixed(size >= 100 ? 2 : size >= 10 ? 3 : 4);
 }
 
+/** A quantity (energy, carbon, cost) with three significant digits or more, as in the files of a model card. */
+export function figures(value: number): string {
+  const size = Math.abs(value);
+  if (size >= 999.5) return value.toLocaleString("en", { maximumFractionDigits: 0 });
+  return size && size < 1e-3 ? value.toExponential(2) : `${Number(value.toPrecision(3))}`;
+}
+
 /** `7.2s`, `3m 07s`, `2h 05m`, `3d 04h`; seconds. */
 export function duration(seconds: number | null): string {
   if (seconds === null || !Number.isFinite(seconds)) return "–";

@@ -192,9 +192,9 @@ function Training({ of }: { of: Card }): JSX.Element {
           ["took", seconds !== null && format.duration(seconds) + (training_seconds === null ? "" : ` (training ${format.duration(training_seconds)}, evaluation ${format.duration(evaluation_seconds)})`)],
           ["peak memory", memory_bytes !== null && format.bytes(memory_bytes)],
           ["peak GPU memory", device_memory_bytes !== null && format.bytes(device_memory_bytes)],
-          ["energy", energy_kwh === null ? "not known" : `${format.score(energy_kwh)} kWh, ${basis}`],
-          ["carbon", carbon_g !== null && `${format.score(carbon_g)} g CO2eq`],
-          ["cost", cost !== null && `${format.score(cost)} ${currency}`],
+          ["energy", energy_kwh === null ? "not known" : `${format.figures(energy_kwh)} kWh, ${basis}`],
+          ["carbon", carbon_g !== null && `${format.figures(carbon_g)} g CO2eq`],
+          ["cost", cost !== null && `${format.figures(cost)} ${currency}`],
           ["how", explanation],
         ]}
       />
