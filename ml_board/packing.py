@@ -23,7 +23,8 @@ import msgspec
 from ml_board import projections
 from ml_board.series import thin
 from mlgym.errors import InputError
-from mlgym.record.card import card, sources
+from mlgym.record.card import card
+from mlgym.record.card_sources import sources
 from mlgym.record.events import (
     CheckpointChange,
     DataFoldEvent,

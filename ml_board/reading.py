@@ -18,9 +18,11 @@ from ml_board.refusal import Refusal
 from ml_board.requests import MAX_INT, choice, grid_search_id, number, query, ranges, word
 from ml_board.store import Store
 from mlgym.errors import InputError
-from mlgym.record.card import ModelCard, card, sources
+from mlgym.record.card import card
 from mlgym.record.card_html import as_html
 from mlgym.record.card_markdown import as_markdown
+from mlgym.record.card_schema import ModelCard
+from mlgym.record.card_sources import sources
 from mlgym.record.fold import State
 from mlgym.record.pipeline import as_json, pipeline
 

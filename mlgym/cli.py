@@ -475,9 +475,11 @@ def _exported(log: Log) -> str:
 
 
 def _card(parsed: argparse.Namespace, blueprint: Blueprint | None) -> int:
-    from mlgym.record.card import as_json, card, sources
+    from mlgym.record.card import card
     from mlgym.record.card_html import as_html
     from mlgym.record.card_markdown import as_markdown
+    from mlgym.record.card_schema import as_json
+    from mlgym.record.card_sources import sources
     from mlgym.record.log import Log, grid_search
 
     file: Path | None = parsed.output

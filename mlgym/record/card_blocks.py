@@ -1,7 +1,7 @@
 """A model card as a text to be read: headings, facts, tables and pictures, in their order. Pure.
 
 HTML and Markdown are two ways to write the same blocks. All strings in them are plain text, and whoever writes them
-escapes them. Imports card, report.
+escapes them. Imports card_schema, report.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from mlgym.record.card import ClassDetails, Energy, ModelCard, ScoreDetails, Split
+from mlgym.record.card_schema import ClassDetails, Energy, ModelCard, ScoreDetails, Split
 from mlgym.record.report import duration
 
 MAX_LABELS = 50

@@ -1,6 +1,6 @@
 """A model card as one HTML file that asks for nothing and runs nothing: to be read, printed and sent. Pure.
 
-Imports errors, card, card_blocks, card_svg, pipeline, pipeline_text.
+Imports errors, card_schema, card_blocks, card_svg, pipeline, pipeline_text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import re
 from string import Template
 
 from mlgym.errors import InputError
-from mlgym.record.card import ModelCard
 from mlgym.record.card_blocks import (
     Block,
     Distribution,
@@ -25,6 +24,7 @@ from mlgym.record.card_blocks import (
     count,
     document,
 )
+from mlgym.record.card_schema import ModelCard
 from mlgym.record.card_svg import chart, matrix, text
 from mlgym.record.pipeline import pipeline
 from mlgym.record.pipeline_text import svg

@@ -1,7 +1,7 @@
 """A model card as Markdown, with the front matter that the Hugging Face hub reads. Pure.
 
-Text is escaped, so that nothing in it is markup or HTML, whoever renders it. Imports card, card_blocks, card_svg (for
-what cannot be seen).
+Text is escaped, so that nothing in it is markup or HTML, whoever renders it. Imports card_schema, card_blocks, card_svg
+(for what cannot be seen).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from mlgym.record.card import ModelCard
 from mlgym.record.card_blocks import (
     Block,
     Chart,
@@ -27,6 +26,7 @@ from mlgym.record.card_blocks import (
     document,
     score,
 )
+from mlgym.record.card_schema import ModelCard
 from mlgym.record.card_svg import NOT_SHOWN
 
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]{1,2000}")

@@ -16,10 +16,11 @@ from ml_board import projections, search
 from ml_board.projections import Which
 from mlgym.plan.config import read
 from mlgym.plan.sweep import expand
-from mlgym.record.card import as_json as card_as_json
-from mlgym.record.card import card, sources
+from mlgym.record.card import card
 from mlgym.record.card_html import as_html
 from mlgym.record.card_markdown import as_markdown
+from mlgym.record.card_schema import as_json as card_as_json
+from mlgym.record.card_sources import sources
 from mlgym.record.events import body_of, decode_lines, seal
 from mlgym.record.fold import State, fold_all
 from mlgym.record.hub import Hub

@@ -7,7 +7,9 @@ from typing import Any
 
 from mlgym.plan.config import read
 from mlgym.plan.sweep import expand
-from mlgym.record.card import ModelCard, card, sources
+from mlgym.record.card import card
+from mlgym.record.card_schema import ModelCard
+from mlgym.record.card_sources import sources
 from mlgym.record.events import (
     ClassCounts,
     ClassResults,

@@ -12,10 +12,13 @@ import pytest
 import yaml
 
 from mlgym.errors import InputError
-from mlgym.record.card import CPU_WATTS, MAX_POINTS, ModelCard, as_json, card, sources
+from mlgym.record.card import CPU_WATTS, card
 from mlgym.record.card_blocks import document, figures, short_count, size
+from mlgym.record.card_evaluation import MAX_POINTS
 from mlgym.record.card_html import as_html
 from mlgym.record.card_markdown import as_markdown, text
+from mlgym.record.card_schema import ModelCard, as_json
+from mlgym.record.card_sources import sources
 from mlgym.record.events import JobUsage, decode_lines
 from mlgym.record.fold import State, fold_all
 from mlgym.record.log import Log

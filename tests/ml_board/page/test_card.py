@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from mlgym.record.card import ModelCard, as_json, card, sources
+from mlgym.record.card import card
 from mlgym.record.card_html import as_html
 from mlgym.record.card_markdown import as_markdown
+from mlgym.record.card_schema import ModelCard, as_json
+from mlgym.record.card_sources import sources
 from mlgym.record.log import Log
 from tests.ml_board.boards import Board
 from tests.ml_board.browser import Pages, address, downloaded
