@@ -7,7 +7,7 @@ import type { Experiment } from "../state/fold";
 import type { Session } from "../state/session";
 import type { Card } from "../wire/answers";
 import { scalar } from "../wire/decode";
-import { useAsked } from "./parts";
+import { type Fact, Facts, useAsked } from "./parts";
 import "./card.css";
 
 const FILES = { html: "HTML", markdown: "Markdown", json: "JSON" };
@@ -42,23 +42,6 @@ export function CardView({ session, experiment }: { session: Session; experiment
       <Training of={value} />
       <Evaluation of={value} />
     </div>
-  );
-}
-
-type Row = [string, ComponentChildren];
-
-function Facts({ rows }: { rows: Row[] }): JSX.Element | null {
-  const told = rows.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
-  if (!told.length) return null;
-  return (
-    <dl class="facts">
-      {told.map(([name, value]) => (
-        <>
-          <dt>{name}</dt>
-          <dd>{value}</dd>
-        </>
-      ))}
-    </dl>
   );
 }
 
@@ -103,7 +86,7 @@ function Model({ of }: { of: Card }): JSX.Element {
         rows={[
           ["version", model_version],
           ["source", source_repo],
-          ...Object.entries(stated).map(([key, value]): Row => [key.replaceAll("_", " "), text(value)]),
+          ...Object.entries(stated).map(([key, value]): Fact => [key.replaceAll("_", " "), text(value)]),
           ["class", type],
           ["parameters", total_parameters !== null && `${format.count(total_parameters)}, ${format.count(trainable_parameters ?? 0)} trainable`],
           ["size", size_bytes !== null && format.bytes(size_bytes)],

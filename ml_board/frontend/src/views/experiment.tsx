@@ -15,7 +15,7 @@ import { Checkpoints, checkpointsKey } from "./checkpoints";
 import { ConfigTree } from "./config-tree";
 import { useKeys } from "./keys";
 import { OutputView } from "./output";
-import { Bar, Empty, Seq, Status, useAsked, useNow, useSession } from "./parts";
+import { Bar, Empty, type Fact, Facts, Seq, Status, useAsked, useNow, useSession } from "./parts";
 import { PipelineView } from "./pipeline";
 import { useWindow, WindowTable } from "./window";
 import "./experiment.css";
@@ -270,7 +270,7 @@ function ProgressCard({ session, experiment, host }: { session: Session; experim
   const now = session.dead.value || session.rest.file ? session.state.time : clock;
   const { epochs_done, num_epochs, progress, status, status_seq } = experiment;
   const busy = status === "RUNNING" && progress.phase !== "";
-  const facts: [string, ComponentChildren][] = [
+  const facts: Fact[] = [
     ["attempt", <Seq of={status_seq}>{experiment.attempt || "–"}</Seq>],
     ["device", [experiment.device, host].filter(Boolean).join(" on ") || "–"],
     ["elapsed", format.duration(elapsed(experiment, now))],
@@ -298,14 +298,7 @@ function ProgressCard({ session, experiment, host }: { session: Session; experim
           <Bar done={progress.batch} of={progress.num_batches} label="batches" />
         </div>
       )}
-      <dl class="facts">
-        {facts.map(([name, value]) => (
-          <>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </>
-        ))}
-      </dl>
+      <Facts rows={facts} />
     </section>
   );
 }

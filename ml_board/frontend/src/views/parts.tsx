@@ -207,3 +207,21 @@ export function useAsked<T>(ask: () => Promise<T>, key: unknown): { value?: T; e
   }, [key]);
   return found;
 }
+
+export type Fact = [name: string, value: ComponentChildren];
+
+/** Names and what is known of them; what is not known is left out. */
+export function Facts({ rows }: { rows: Fact[] }): JSX.Element | null {
+  const told = rows.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
+  if (!told.length) return null;
+  return (
+    <dl class="facts">
+      {told.map(([name, value]) => (
+        <>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </>
+      ))}
+    </dl>
+  );
+}
