@@ -116,9 +116,10 @@ class Grid:
         return found
 
     def server(self) -> int | None:
-        """The pid of the fork server, once it is one."""
-        servers = [pid for pid, line in self.processes().items() if "fork_service" in line]
-        return min(servers, default=None)
+        """The pid of the fork server, once it is one. Jobs have its command line, but the server is the run's child."""
+        lines = self.processes()
+        like = [pid for pid, line in lines.items() if "fork_service" in line]
+        return next((pid for pid in like if "fork_service" not in lines.get(parent(pid), "fork_service")), None)
 
     def jobs(self) -> list[int]:
         """The pids of the running jobs: what the fork server has forked."""
@@ -169,6 +170,14 @@ class Grid:
         assert not list((self.root / "spool").iterdir())
         assert not list(self.root.rglob(".*"))
         return Counter(final.values())
+
+
+def parent(pid: int) -> int:
+    """Its parent's pid; 0 once it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def config(definition: dict[str, Any], workers: int) -> dict[str, Any]:
