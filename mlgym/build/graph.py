@@ -1,4 +1,4 @@
-"""Components and what they require, as a dependency-injector container of singletons.
+"""Components and what they require, as dependency-injector's singletons.
 
 Each component is built once, under generators seeded from the run's seed and its name: neither the order of
 building nor which others are built changes what it draws.
@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from dependency_injector import containers, providers
+from dependency_injector import providers  # its containers import whatever web framework is installed
 
 from mlgym.build.registry import Registry
 from mlgym.errors import ConfigError, ConfigPath, one_of
@@ -45,25 +45,24 @@ class Graph:
         self._repeat = repeat
         self._data = _data(specs)
         self._names: dict[int, str] = {}
-        # A container has names of its own ("override", "wire"), so each component's is prefixed.
-        self._container: Any = containers.DynamicContainer()
+        self._components: dict[str, providers.Singleton[Any]] = {}
         for name, spec in specs.items():
             requirements = {
                 requirement.name: providers.Callable(
                     _subscribe,
-                    getattr(self._container, f"component_{requirement.component_name}"),
+                    self._components[requirement.component_name],
                     requirement,
                     (name, "requirements", i, "subscription"),
                 )
                 for i, requirement in enumerate(spec.requirements)
             }
-            self._container.set_provider(f"component_{name}", providers.Singleton(self._build, name, **requirements))
+            self._components[name] = providers.Singleton(self._build, name, **requirements)
 
     def __contains__(self, name: str) -> bool:
         return name in self._specs
 
     def __getitem__(self, name: str) -> Any:
-        return getattr(self._container, f"component_{name}")()
+        return self._components[name]()
 
     def built(self) -> dict[str, Any]:
         """The components that have been built so far, by name."""
