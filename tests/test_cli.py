@@ -215,6 +215,24 @@ def test_imports_are_light(code: str, python: Run) -> None:
     assert ended.stdout == "[]\n", ended.stderr
 
 
+def test_a_worker_imports_what_it_needs(python: Run) -> None:
+    """Of torch's company, only what an experiment asks for; of dependency-injector, not its web frameworks."""
+    needless = (
+        "fastapi",
+        "flask",
+        "werkzeug",
+        "mlflow",
+        "ray",
+        "accelerate",
+        "sklearn",
+        "torchmetrics",
+        "torch._dynamo",
+    )
+    code = f"import mlgym.engine.worker, sys; print([name for name in {needless} if name in sys.modules])"
+    ended = python("-c", code)
+    assert ended.stdout == "[]\n", ended.stderr
+
+
 def test_plan_and_status_import_no_torch(digits: Path, python: Run) -> None:
     for arguments in (
         ["plan", "--config_path", "run_config.yml"],
