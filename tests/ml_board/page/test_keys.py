@@ -546,6 +546,23 @@ def test_a_chart_by_keys(board: Board, page: Page) -> None:
     assert f"{accuracy(experiment, EPOCHS):.4f}" in last
 
 
+def test_zooms_come_faster_than_pictures(board: Board, pages: Pages) -> None:
+    """The second begins with the first, though that is not drawn yet."""
+    name = "val/accuracy"
+    page = pages.open(board, address(GS, mean="-"))
+    card = chart(page, name)
+    card.get_by_role("img", name=f"line chart of {name}").evaluate(
+        """async one => {
+            for (let i = 0; i < 2; i++) {
+                one.dispatchEvent(new KeyboardEvent("keydown", {key: "+", bubbles: true}));
+                await new Promise(done => setTimeout(done));
+            }
+        }"""
+    )
+    expect(card.get_by_role("button", name=f"reset zoom: {name}")).to_be_visible()
+    assert zoomed(page, name) == (EPOCHS * 3 / 8, EPOCHS * 5 / 8)
+
+
 def test_parallel_coordinates_by_keys(board: Board, page: Page) -> None:
     """The title of an axis opens its filter, which is the table's; arrows move it."""
     go(board, page, address(GS, "sweep"))
