@@ -140,7 +140,7 @@ def test_endpoints_that_nobody_allowed_are_refused(page: Page, board: Board) -> 
         assert field(page, "REST").get_attribute("aria-invalid") is None
     assert kept(page) == before
     settled(page)
-    assert listed(page) == {HERE, THERE}
+    until(page, lambda: listed(page) == {HERE, THERE}, "those of the first")
     save(page, f" {board.url}/ ", "")
     expect(page.get_by_text("saved")).to_be_visible()
     expect(page.get_by_role("alert").filter(has_text="e")).to_have_count(0)
@@ -224,6 +224,11 @@ def test_back_from_a_board_whose_token_nobody_has(page: Page, second: Board, pag
 
 PAPER = "getComputedStyle(document.body).backgroundColor"
 INK = "getComputedStyle(document.body).color"
+HEARS = """() => {
+    const query = matchMedia("(prefers-color-scheme: dark)");
+    window.heard = new Promise(done => query.addEventListener("change", () => done(true), {once: true}));
+}"""
+"""`heard` is kept when the system's theme has changed."""
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
@@ -242,8 +247,11 @@ def test_theme(page: Page, system: Theme) -> None:
     page.reload()
     expect(page.get_by_role("radio", name=other)).to_be_checked()
     assert page.evaluate(PAPER) == papers[other]
-    page.emulate_media(color_scheme="light" if other == "dark" else "dark")
-    assert page.evaluate(PAPER) == papers[other]
+    for scheme in (other, system):
+        page.evaluate(HEARS)
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate("window.heard")  # the page has heard of it before
+        assert page.evaluate(PAPER) == papers[other]
     page.get_by_role("radio", name="system").check()
     page.emulate_media(color_scheme=system)
     expect(html).to_have_attribute("data-theme", system)
@@ -306,11 +314,10 @@ def test_colours_belong_to_experiments(page: Page, board: Board, palette: str, t
     assert canvas.evaluate(PAINTED, inks)[1] == 0
 
 
-def test_palettes_differ(page: Page) -> None:
+def test_palettes_differ(page: Page, board: Board) -> None:
     """At once, also in what is drawn."""
     expect(page.get_by_role("radio", name="safe")).to_be_checked()
-    to(page, "experiment")
-    page.goto(page.url + "?exp=3")
+    page.goto(f"{board.url}/{address(HERE, 'experiment', exp=3)}")
     swatch = "document.querySelector('[aria-label^=\"line chart of val/accuracy\"] canvas').toDataURL()"
     chart(page, "val/accuracy")
     before = page.evaluate(swatch)
@@ -347,7 +354,9 @@ def test_the_printed_address_opens_where_the_page_is_open(board: Board, pages: P
     page = pages.open(board, where, token=False)
     asked(page)
     page.evaluate("window.same = true")
-    page.goto(f"{board.url}/#token=wrong")
+    with page.expect_response(f"{board.url}/session") as answer:
+        page.goto(f"{board.url}/#token=wrong")
+    assert answer.value.status == 401
     until(page, lambda: "token" not in page.url, "an address without it")
     asked(page)
     page.goto(f"{board.url}/#token={board.token}")
