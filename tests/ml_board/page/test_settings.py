@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, WebSocket, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, WebSocket, expect
 
 from mlgym.record.token import VARIABLE
 from tests.ml_board.boards import Board
@@ -365,6 +365,29 @@ def test_the_printed_address_opens_where_the_page_is_open(board: Board, pages: P
     assert page.url == f"{board.url}/{where}"
     assert board.token not in kept(page)
     assert "token=" not in kept(page)
+
+
+def test_a_late_refusal_takes_nothing_back(board: Board, pages: Pages) -> None:
+    """A wrong token whose answer comes after the right one was taken."""
+    pages.announce("401")
+    pages.announce(NONE)
+    page = pages.open(board, address(HERE, lay="table", q="adam"), token=False)
+    asked(page)
+    late: list[tuple[Route, APIResponse]] = []
+    page.route("**/session", lambda route: route.continue_() if late else late.append((route, route.fetch())))
+    page.goto(f"{board.url}/#token=wrong")
+    until(page, lambda: late, "an answer to hold back")
+    [[route, refusal]] = late
+    assert refusal.status == 401
+    page.goto(f"{board.url}/#token={board.token}")
+    until(page, lambda: len(rows(page)) == 6, "the table, filtered")
+    with page.expect_response("**/session"):
+        route.fulfill(response=refusal)
+    to(page, "settings")
+    expect(page.get_by_text("There is no validation configuration.")).to_be_visible()  # asked for later
+    expect(page.get_by_role("heading", name="This board asks for its token")).to_have_count(0)
+    to(page, "analysis")
+    until(page, lambda: len(rows(page)) == 12, "the table, still")
 
 
 def test_another_token_is_asked_for_in_place(tmp_path: Path, pages: Pages) -> None:
