@@ -271,7 +271,7 @@ def test_a_board_that_is_killed_under_the_page(tmp_path: Path, pages: Pages) -> 
                 board.start(port)
                 settled(page)
             producer.allowed = len(every)
-            until(page, lambda: not producer.left, "the last batch")
+            until(page, lambda: not producer.left, "the last batch", seconds=240)  # there are many, one at a time
         finally:
             producer.stop = True
             producer.join(60)
