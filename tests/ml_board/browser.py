@@ -197,12 +197,13 @@ def deliver(board: Board, lines: bytes, grid_search_id: str = "g") -> None:
     assert not answer["expected"], answer
 
 
-def until(page: Page, found: Callable[[], Any], what: str, seconds: float = PATIENCE / 1000) -> Any:
-    """The first true answer of `found`, while the page goes on."""
+def until(page: Page, found: Callable[[], Any], what: str | Callable[[], str], seconds: float = PATIENCE / 1000) -> Any:
+    """The first true answer of `found`, while the page goes on. `what`: called when it has not come."""
     end = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < end, (
-            f"waited {seconds:g} s for {what}; the page shows:\n{page.inner_text('body')[:3000]}"
+            f"waited {seconds:g} s for {what if isinstance(what, str) else what()}; "
+            f"the page shows:\n{page.inner_text('body')[:3000]}"
         )
         page.wait_for_timeout(50)
     return answer
@@ -252,6 +253,17 @@ def rows(page: Page, name: str = "experiments") -> list[Row]:
         return []
     titles = [title.rstrip("↑↓ \n") for title in lines[0]]
     return [dict(zip(titles, line, strict=True)) for line in lines[1:]]
+
+
+def rows_when(page: Page, fit: Callable[[list[Row]], Any], what: str, name: str = "experiments") -> list[Row]:
+    """The rows as they were when they first were as `fit` says: read once more, they may be others."""
+
+    def there() -> list[list[Row]]:
+        found = rows(page, name)
+        return [found] if fit(found) else []
+
+    found: list[list[Row]] = until(page, there, what)
+    return found[0]
 
 
 def number(text: str) -> float:

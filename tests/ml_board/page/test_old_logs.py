@@ -23,6 +23,7 @@ from tests.ml_board.browser import (
     deliver,
     number,
     rows,
+    rows_when,
     settled,
     table_csv,
     until,
@@ -75,9 +76,15 @@ def put(board: Board, gs: str, content: bytes) -> None:
     board.log(gs).write_bytes(content)
 
 
+def go(page: Page, board: Board, gs: str, **query: str) -> None:
+    """To a grid search, from another one that is to be seen until then."""
+    page.goto(f"{board.url}/{address(gs, **query)}")
+    expect(page.get_by_role("banner").get_by_text(gs, exact=True)).to_be_visible()
+
+
 def table(page: Page, board: Board, gs: str) -> list[dict[str, str]]:
     """The table of experiments, exactly."""
-    page.goto(f"{board.url}/{address(gs, lay='table', cols=COLUMNS)}")
+    go(page, board, gs, lay="table", cols=COLUMNS)
     until(page, lambda: rows(page), "the table")
     return table_csv(page)
 
@@ -130,7 +137,7 @@ def test_an_imported_log_is_the_same(board: Board, gs: str, pages: Pages) -> Non
     assert served == imported
     charts = []
     for name in (gs, f"{gs}-imported"):
-        page.goto(f"{board.url}/{address(name, lay='charts')}")
+        go(page, board, name, lay="charts")
         charts.append(str(chart_csv(page, "val/f1")))
     assert charts[0] == charts[1]
 
@@ -177,8 +184,10 @@ def test_unknown_types_and_fields(board: Board, gs: str, pages: Pages) -> None:
     page.goto(f"{board.url}/{address(gs, 'experiment', exp=5)}")
     expect(page.get_by_text("There is none.")).to_be_visible()
     page.goto(f"{board.url}/{address(gs, 'events', seq=head)}")
-    until(page, lambda: rows(page, "events") and rows(page, "events")[-1]["type"] == "checkpoint", "the last event")
-    shown = {row["seq"]: row for row in rows(page, "events")}
+    last = {str(head - back) for back in range(6)}
+    there = rows_when(page, lambda found: last <= {row["seq"] for row in found}, "the last events", "events")
+    shown = {row["seq"]: row for row in there}
+    assert there[-1]["type"] == "checkpoint"
     assert "DREAMING" in shown[str(head - 2)]["what"]
     assert "sheep:1" in shown[str(head - 5)]["what"]
     expect(page.get_by_role("region", name=f"event {head}", exact=True)).to_contain_text('"FROZEN"')
@@ -229,8 +238,9 @@ def test_a_log_that_is_damaged(board: Board, gs: str, pages: Pages) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{board.url}/{address(gs, 'events', seq=at)}")
-    until(page, lambda: {str(at - 1), str(at), str(at + 1), str(at + 2)} <= {row["seq"] for row in rows(page, "events") if row["seq"]}, "the events around it")  # fmt: skip
-    shown = {row["seq"]: row for row in rows(page, "events")}
+    around = {str(seq) for seq in range(at - 1, at + 3)}
+    there = rows_when(page, lambda found: around <= {row["seq"] for row in found}, "the events around it", "events")
+    shown = {row["seq"]: row for row in there}
     for seq in (at, at + 1):
         assert "cannot be read" in shown[str(seq)]["what"]
     assert shown[str(at + 2)]["type"]
@@ -240,8 +250,9 @@ def test_a_log_that_is_damaged(board: Board, gs: str, pages: Pages) -> None:
     assert sum("/events?" in url for url in asked) < 10, asked
     # On both sides of the gap.
     page.goto(f"{board.url}/{address(gs, lay='table', cols='last:val/accuracy', at=at + 2)}")
-    until(page, lambda: rows(page) and len(rows(page)) == 12, "the table as of then")
-    assert rows(page)[3]["val/accuracy"] == f"{accuracy(3, 4):.4f}"
+    expect(page.get_by_role("slider", name="event", exact=True)).to_have_value(str(at + 2))
+    there = rows_when(page, lambda found: len(found) == 12 and not found[4]["val/accuracy"], "the table as of then")
+    assert there[3]["val/accuracy"] == f"{accuracy(3, 4):.4f}"
 
 
 # --- nothing, and nobody ---

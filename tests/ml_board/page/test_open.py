@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ml_board.boards import Board
-from tests.ml_board.browser import SERVER_GONE, Pages, address, connection, rows, settled
+from tests.ml_board.browser import SERVER_GONE, Pages, address, connection, rows, settled, until
 from tests.ml_board.page.logs import Script, sweep
 
 COMMAND = "mlgym run --config_path run_config.yml"
@@ -96,8 +96,7 @@ def test_it_is_shown_once_it_is_there(board: Board, gs: str, pages: Pages) -> No
     page = pages.open(board, address(gs))
     expect(page.get_by_role("heading", name="This cannot be shown")).to_be_visible()
     sweep(gs).write(board.storage)
-    expect(page.get_by_role("grid", name="experiments")).to_be_visible()
-    assert len(rows(page)) == 12
+    until(page, lambda: len(rows(page)) == 12, "all rows, once there is room for them")
 
 
 def test_no_experiment_yet_says_so(board: Board, gs: str, pages: Pages) -> None:
@@ -147,7 +146,7 @@ def test_three_servers(tmp_path: Path, pages: Pages) -> None:
         expect(page.get_by_role("grid", name="experiments")).to_be_visible()
         assert "first/analysis" in page.url
         settled(page, "live")
-        assert len(rows(page)) == 12
+        until(page, lambda: len(rows(page)) == 12, "all rows, once there is room for them")
 
 
 # --- logs of all ages ---

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, WebSocket, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, WebSocket, expect
 
 from mlgym.record.token import VARIABLE
 from tests.ml_board.boards import Board
@@ -140,7 +140,7 @@ def test_endpoints_that_nobody_allowed_are_refused(page: Page, board: Board) -> 
         assert field(page, "REST").get_attribute("aria-invalid") is None
     assert kept(page) == before
     settled(page)
-    assert listed(page) == {HERE, THERE}
+    until(page, lambda: listed(page) == {HERE, THERE}, "those of the first")
     save(page, f" {board.url}/ ", "")
     expect(page.get_by_text("saved")).to_be_visible()
     expect(page.get_by_role("alert").filter(has_text="e")).to_have_count(0)
@@ -224,6 +224,11 @@ def test_back_from_a_board_whose_token_nobody_has(page: Page, second: Board, pag
 
 PAPER = "getComputedStyle(document.body).backgroundColor"
 INK = "getComputedStyle(document.body).color"
+HEARS = """() => {
+    const query = matchMedia("(prefers-color-scheme: dark)");
+    window.heard = new Promise(done => query.addEventListener("change", () => done(true), {once: true}));
+}"""
+"""`heard` is kept when the system's theme has changed."""
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
@@ -242,8 +247,11 @@ def test_theme(page: Page, system: Theme) -> None:
     page.reload()
     expect(page.get_by_role("radio", name=other)).to_be_checked()
     assert page.evaluate(PAPER) == papers[other]
-    page.emulate_media(color_scheme="light" if other == "dark" else "dark")
-    assert page.evaluate(PAPER) == papers[other]
+    for scheme in (other, system):
+        page.evaluate(HEARS)
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate("window.heard")  # the page has heard of it before
+        assert page.evaluate(PAPER) == papers[other]
     page.get_by_role("radio", name="system").check()
     page.emulate_media(color_scheme=system)
     expect(html).to_have_attribute("data-theme", system)
@@ -306,11 +314,10 @@ def test_colours_belong_to_experiments(page: Page, board: Board, palette: str, t
     assert canvas.evaluate(PAINTED, inks)[1] == 0
 
 
-def test_palettes_differ(page: Page) -> None:
+def test_palettes_differ(page: Page, board: Board) -> None:
     """At once, also in what is drawn."""
     expect(page.get_by_role("radio", name="safe")).to_be_checked()
-    to(page, "experiment")
-    page.goto(page.url + "?exp=3")
+    page.goto(f"{board.url}/{address(HERE, 'experiment', exp=3)}")
     swatch = "document.querySelector('[aria-label^=\"line chart of val/accuracy\"] canvas').toDataURL()"
     chart(page, "val/accuracy")
     before = page.evaluate(swatch)
@@ -347,7 +354,9 @@ def test_the_printed_address_opens_where_the_page_is_open(board: Board, pages: P
     page = pages.open(board, where, token=False)
     asked(page)
     page.evaluate("window.same = true")
-    page.goto(f"{board.url}/#token=wrong")
+    with page.expect_response(f"{board.url}/session") as answer:
+        page.goto(f"{board.url}/#token=wrong")
+    assert answer.value.status == 401
     until(page, lambda: "token" not in page.url, "an address without it")
     asked(page)
     page.goto(f"{board.url}/#token={board.token}")
@@ -356,6 +365,29 @@ def test_the_printed_address_opens_where_the_page_is_open(board: Board, pages: P
     assert page.url == f"{board.url}/{where}"
     assert board.token not in kept(page)
     assert "token=" not in kept(page)
+
+
+def test_a_late_refusal_takes_nothing_back(board: Board, pages: Pages) -> None:
+    """A wrong token whose answer comes after the right one was taken."""
+    pages.announce("401")
+    pages.announce(NONE)
+    page = pages.open(board, address(HERE, lay="table", q="adam"), token=False)
+    asked(page)
+    late: list[tuple[Route, APIResponse]] = []
+    page.route("**/session", lambda route: route.continue_() if late else late.append((route, route.fetch())))
+    page.goto(f"{board.url}/#token=wrong")
+    until(page, lambda: late, "an answer to hold back")
+    [[route, refusal]] = late
+    assert refusal.status == 401
+    page.goto(f"{board.url}/#token={board.token}")
+    until(page, lambda: len(rows(page)) == 6, "the table, filtered")
+    with page.expect_response("**/session"):
+        route.fulfill(response=refusal)
+    to(page, "settings")
+    expect(page.get_by_text("There is no validation configuration.")).to_be_visible()  # asked for later
+    expect(page.get_by_role("heading", name="This board asks for its token")).to_have_count(0)
+    to(page, "analysis")
+    until(page, lambda: len(rows(page)) == 12, "the table, still")
 
 
 def test_another_token_is_asked_for_in_place(tmp_path: Path, pages: Pages) -> None:

@@ -14,6 +14,7 @@ from tests.ml_board.boards import Board
 from tests.ml_board.browser import (
     Pages,
     address,
+    chart,
     downloaded,
     number,
     parse_csv,
@@ -68,7 +69,7 @@ def shows(page: Page, expected: set[int] | list[int]) -> None:
         found[:] = ids(page)
         return (sorted(found) == sorted(expected)) if isinstance(expected, set) else found == expected
 
-    until(page, same, f"rows {expected}, there are {found}")
+    until(page, same, lambda: f"rows {expected}, there are {found}")
 
 
 def header(page: Page, title: str) -> Locator:
@@ -297,6 +298,7 @@ def test_compare_two_to_eight(board: Board, page: Page) -> None:
     compare = page.get_by_role("button", name="compare", exact=True)
     expect(compare).to_be_disabled()
     row(page, 1).get_by_role("gridcell").nth(1).click()
+    until(page, lambda: selected(page) == {1}, "one row")
     expect(compare).to_be_disabled()
     row(page, 8).get_by_role("gridcell").nth(1).click(modifiers=["Control"])
     expect(compare).to_be_enabled()
@@ -369,23 +371,22 @@ def test_the_address_says_it_all(board: Board, pages: Pages, page: Page) -> None
     shows(page, expected)
     row(page, 4).get_by_role("gridcell").nth(1).click()
     page.get_by_role("group", name="layout").get_by_role("button", name="beside").click()
-    chart = page.get_by_role("article", name="val/accuracy", exact=True)
-    expect(chart).to_be_visible()
+    card = chart(page, "val/accuracy")  # its keys are about the points that are drawn
     smoothing = page.get_by_role("slider", name="smooth")
     smoothing.focus()
     for _ in range(5):
         page.keyboard.press("PageUp")
-    plot = chart.get_by_role("img", name="line chart of val/accuracy")
+    plot = card.get_by_role("img", name="line chart of val/accuracy")
     plot.focus()
     page.keyboard.press("+")
-    expect(chart.get_by_role("button", name="reset zoom: val/accuracy")).to_be_visible()
-    chart.get_by_role("button", name="pin: val/accuracy").click()
+    expect(card.get_by_role("button", name="reset zoom: val/accuracy")).to_be_visible()
+    card.get_by_role("button", name="pin: val/accuracy").click()
     page.get_by_role("checkbox", name="log", exact=True).check()
     page.get_by_role("button", name="step", exact=True).click()
     plot.focus()
     page.keyboard.press("+")
-    chart.get_by_role("button", name="table: val/accuracy").click()
-    expect(chart.get_by_role("region", name="val/accuracy as a table")).to_be_visible()
+    card.get_by_role("button", name="table: val/accuracy").click()
+    expect(card.get_by_role("region", name="val/accuracy as a table")).to_be_visible()
     query = query_of(page)
     assert query["sel"] == "4"
     assert float(query["smooth"]) > 0

@@ -95,6 +95,12 @@ def test_without_folds_there_is_none(board: Board, gs: str, pages: Pages) -> Non
         script.config(experiment, {LR: (0.1, 0.01)[experiment]}, num_epochs=2)
         train(script, experiment, experiment, 0)
     deliver(board, script.drain(), gs)
-    page = pages.open(board, address(gs, "sweep"))
+    page = pages.open(board)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{board.url}/{address(gs, 'sweep')}")
     expect(page.get_by_role("region", name="importance", exact=True)).to_be_visible()
+    # What comes later than a report would be asked for.
+    expect(page.get_by_role("banner")).to_contain_text("no process runs it")
+    assert not [url for url in asked if "/report" in url]
     expect(card(page)).to_have_count(0)

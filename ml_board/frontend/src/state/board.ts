@@ -112,9 +112,12 @@ function taken(rather: string): string | null {
   return token;
 }
 
-/** Ask for the token if that is why a request was refused. */
-export function refused(error: unknown): void {
-  if (error instanceof RestError && error.status === 401) locked.value = true;
+/** How often a token was taken, to tell `refused` when a request was made. */
+export const taking = (): number => attempt.peek();
+
+/** Ask for the token if that is why a request was refused; not if one was taken since, because the answer may be late. */
+export function refused(error: unknown, since: number): void {
+  if (error instanceof RestError && error.status === 401 && since === attempt.peek()) locked.value = true;
 }
 
 /** The event that the address names; what is none is the beginning. */
@@ -124,14 +127,13 @@ function moment(at: string): number {
 
 /** Show the token; whether the board takes it. */
 export async function bring(token: string): Promise<boolean> {
+  const since = taking();
   try {
     // Each server has a cookie of its own.
     for (const base of new Set([rest.value.base, websocket()])) await new Rest(base).session(token.trim());
   } catch (error) {
-    if (error instanceof RestError && error.status === 401) {
-      locked.value = true;
-      return false;
-    }
+    refused(error, since);
+    if (error instanceof RestError && error.status === 401) return false;
     throw error;
   }
   batch(() => {

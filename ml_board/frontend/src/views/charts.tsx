@@ -420,7 +420,7 @@ function Card({
     const now = reading.peek();
     const line = now?.nearest.line ?? drawn.peek().lines[0];
     if (!plot || !line || event.ctrlKey || event.metaKey || event.altKey) return;
-    const [left, right] = plot.range();
+    const [left, right] = range ?? plot.range(); // the next key may come before the last zoom is drawn
     const middle = now ? (line.xs[now.nearest.at] as number) : (left + right) / 2;
     const read = (at: number): void => plot.point(line.xs[Math.max(0, Math.min(line.xs.length - 1, at))] as number);
     const zoomBy = (factor: number): void => zoomTo([middle - (middle - left) * factor, middle + (right - middle) * factor]);

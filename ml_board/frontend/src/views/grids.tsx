@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { refused, rest } from "../state/board";
+import { refused, rest, taking } from "../state/board";
 import * as format from "../state/format";
 import { choose, link, route } from "../state/route";
 import type { Listed, Summary } from "../wire/answers";
@@ -121,11 +121,12 @@ export function GridsView(): JSX.Element {
     let timer = 0;
     const look = async (): Promise<void> => {
       if (document.visibilityState === "visible") {
+        const since = taking();
         try {
           const list = (await from.gridSearches()).reverse();
           if (!gone) setFound({ list });
         } catch (error) {
-          if (!gone) refused(error);
+          if (!gone) refused(error, since);
           if (!gone) setFound(({ list }) => ({ ...(list && { list }), error: (error as Error).message }));
         }
       }

@@ -2,7 +2,7 @@
 
 import { Fragment, type JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { clear, endpoint, locked, refused, rest, served } from "../state/board";
+import { clear, endpoint, locked, refused, rest, served, taking } from "../state/board";
 import { count, time } from "../state/format";
 import { dash, PALETTES, type Palette } from "../state/palette";
 import { prefer, preferences, theme } from "../state/preferences";
@@ -45,14 +45,13 @@ export function SettingsView(): JSX.Element {
 
 function GridChooser(): JSX.Element {
   const { id } = route.value;
-  const { value, error } = useAsked(
-    () =>
-      rest.value.gridSearches().catch((problem: unknown) => {
-        refused(problem);
-        throw problem;
-      }),
-    `${rest.value.base} ${locked.value}`,
-  );
+  const { value, error } = useAsked(() => {
+    const since = taking();
+    return rest.value.gridSearches().catch((problem: unknown) => {
+      refused(problem, since);
+      throw problem;
+    });
+  }, `${rest.value.base} ${locked.value}`);
   const ids = (value ?? []).map((one) => one.grid_search_id).reverse();
   if (id !== null && !ids.includes(id)) ids.unshift(id);
   return (
