@@ -342,17 +342,3 @@ def picture(page: Page, png: bytes, colour: str, off: int = 0) -> Picture:
     found = page.evaluate(PIXELS, [base64.b64encode(png).decode(), colour, off])
     found["places"] = [(x, y) for x, y in found["places"]]
     return Picture(**found)
-
-
-def requests_of(page: Page, path: str, work: Callable[[], None]) -> list[str]:
-    """The addresses with `path` in them that are asked for while `work` is done."""
-    found: list[str] = []
-
-    def asked(request: Request) -> None:
-        if path in request.url:
-            found.append(request.url)
-
-    page.on("request", asked)
-    work()
-    page.remove_listener("request", asked)
-    return found

@@ -187,8 +187,12 @@ def test_filter_by_choices(page: Page) -> None:
     expect(box).to_have_count(0)
     filter_box(page, "lr").get_by_role("textbox").fill("> 0.01")
     shows(page, of(lambda one: one // 2 % 2 == 1 and one >= 8))
-    filter_box(page, "optimizer_key").get_by_role("button", name="clear").click()
+    box = filter_box(page, "optimizer_key")
+    box.get_by_role("button", name="clear").click()
     shows(page, of(lambda one: one >= 8))
+    expect(box.get_by_role("textbox")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(box).to_have_count(0)
 
 
 WORDS: list[tuple[str, set[int]]] = [

@@ -261,9 +261,10 @@ function FilterBox({ column, left, top, session, close }: { column: Column; left
   const box = useRef<HTMLDivElement>(null);
   const found = useMemo(() => values(column, session.state.experiments.values(), clock(session)), [column]);
   const chosen = alternatives(expression);
+  const focus = (): void => box.current?.querySelector("input")?.focus();
   useLayoutEffect(() => {
     const opener = document.activeElement as HTMLElement | null;
-    box.current?.querySelector("input")?.focus();
+    focus();
     const elsewhere = (event: Event): void => {
       if (!box.current?.contains(event.target as Node)) close();
     };
@@ -305,7 +306,14 @@ function FilterBox({ column, left, top, session, close }: { column: Column; left
           {text || <i>nothing</i>} <span class="muted small">{count(number)}</span>
         </label>
       ))}
-      <button type="button" disabled={!expression} onClick={() => choose({ [key]: null })}>
+      <button
+        type="button"
+        disabled={!expression}
+        onClick={() => {
+          choose({ [key]: null });
+          focus(); // the button loses it, being disabled now
+        }}
+      >
         clear
       </button>
     </div>
