@@ -18,13 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlgym.engine import station
+from mlgym.engine import guard, station
 from mlgym.engine.checking import Checked
 from mlgym.engine.dividing import Divided
 from mlgym.engine.driver import Driver, gist, name_of
 from mlgym.engine.executor import Blueprint, Emit, Stop
 from mlgym.engine.forkserver import whereabouts
-from mlgym.engine.guard import VARIABLE
 from mlgym.engine.station import Code, Home, Station
 from mlgym.errors import ConfigError, ConfigPath, InputError, StorageError, tell
 from mlgym.plan.config import LoggingConfig, RayConfig
@@ -252,7 +251,7 @@ class _Temporary:
         base = tempfile.gettempdir()
         self.folder = Path(tempfile.mkdtemp(prefix="mlgym-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp"))
         self._guard = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mlgym.engine.guard", str(self.folder)],
+            [sys.executable, "-P", guard.__file__, str(self.folder)],
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the run
         )
@@ -265,13 +264,13 @@ class _Temporary:
         }
         if "ray" in sys.modules:  # by the user's script: too late
             wanted = {}
-        wanted[VARIABLE] = str(self.folder)
+        wanted[guard.VARIABLE] = str(self.folder)
         self._before = {key: os.environ.get(key) for key in wanted}
         os.environ.update(wanted)
 
     def begun(self) -> None:
         """The cluster is there: what the run starts from now on is not of it."""
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(guard.VARIABLE, None)
 
     def leave(self) -> None:
         for key, value in self._before.items():

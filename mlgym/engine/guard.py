@@ -1,5 +1,5 @@
 """A process that outlives a run for a moment: when the run is gone, however it went, it kills what is left of the
-run's own Ray cluster and removes its folder. `python -m mlgym.engine.guard FOLDER`, with a pipe from the run.
+run's own Ray cluster and removes its folder. `python guard.py FOLDER`, with a pipe from the run.
 
 Every process of the cluster has the folder's name in its environment. Imports nothing of ours.
 """
