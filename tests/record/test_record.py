@@ -367,7 +367,11 @@ _payloads = st.one_of(
         ExperimentConfig,
         grid_search_id=st.just("g"),
         experiment_id=st.integers(0, 2),
-        swept=st.dictionaries(st.text(max_size=3), st.none() | st.integers() | st.floats(allow_nan=False), max_size=2),
+        swept=st.dictionaries(
+            st.text(max_size=3),
+            st.none() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False),  # what `packed` takes
+            max_size=2,
+        ),
     ),
     st.builds(
         CheckpointEvent,
