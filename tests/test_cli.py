@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -305,11 +306,60 @@ BAD = [
 ]
 
 
+WARM = """
+import json, os, runpy, sys, traceback
+import mlgym.engine.run, mlgym.engine.worker, torch._dynamo, torchmetrics, torchvision
+for line in sys.stdin:
+    folder, arguments = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(folder)
+        for number, (name, flags) in enumerate([(os.devnull, os.O_RDONLY), *((f"{i}.txt", 0o101) for i in (1, 2))]):
+            os.dup2(os.open(name, flags), number)
+        sys.path[0], sys.argv = folder, arguments
+        status = 0
+        try:
+            runpy.run_path(arguments[0], run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code or 0
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Run]:
+    """As `python`, in a fork of a process that has everything imported: for commands that train nothing."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        ask, answers = process.stdin, process.stdout
+
+        def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+            ask.write(json.dumps([str(cwd), arguments]) + "\n")
+            ask.flush()
+            status = int(answers.readline())
+            return subprocess.CompletedProcess(
+                arguments, status, (cwd / "1.txt").read_text(), (cwd / "2.txt").read_text()
+            )
+
+        yield run
+        ask.close()
+
+
 @pytest.mark.parametrize(("file", "old", "new", "words"), BAD)
-def test_bad_input(digits: Path, python: Run, file: str, old: str, new: str, words: str) -> None:
+def test_bad_input(digits: Path, warm: Run, file: str, old: str, new: str, words: str) -> None:
     """One short message that names the place and the remedy, exit code 2, nothing written."""
     replace(digits / file, old, new)
-    ended = python("run.py", "--config_path", "run_config.yml", cwd=digits)
+    ended = warm("run.py", "--config_path", "run_config.yml", cwd=digits)
     assert ended.returncode == 2, ended.stderr
     assert re.search(words, ended.stderr), ended.stderr
     assert "Traceback" not in ended.stderr

@@ -22,6 +22,20 @@ from tests.conftest import ROOT
 
 ENDS = ("DONE", "FAILED", "STOPPED")
 
+RUN = """
+from mlgym import run
+
+
+def blueprint(registry):
+    import parts  # torch takes two seconds: only those import it who train
+
+    parts.blueprint(registry)
+
+
+if __name__ == "__main__":
+    run(blueprint)
+"""
+
 
 @dataclass
 class Grid:
@@ -31,6 +45,8 @@ class Grid:
     environment: dict[str, str] = field(default_factory=dict)
     logging: dict[str, Any] = field(default_factory=lambda: {"board": False})
     """No board, unless a test is about it: half a second for each run."""
+    one_script: bool = False
+    """Everything is in run.py, as many users have it. Otherwise its parts are in a module, and it imports no torch."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     shared_memory: set[Path] = field(default_factory=lambda: set(Path("/dev/shm").iterdir()))
 
@@ -49,7 +65,9 @@ class Grid:
 
     def train(self, script: str, environment: dict[str, Any], gs_config: dict[str, Any], **train: Any) -> None:
         """Write the files of a training; `script` lies beside this file."""
-        (self.folder / "run.py").write_text((ROOT / "tests/engine" / script).read_text())
+        text = (ROOT / "tests/engine" / script).read_text()
+        (self.folder / "run.py").write_text(text if self.one_script else RUN)
+        (self.folder / "parts.py").write_text(text)
         (self.folder / "gs_config.yml").write_text(json.dumps(gs_config))
         self._run_config("train", environment, {"gs_config_path": "gs_config.yml", **train})
 

@@ -24,7 +24,7 @@ ONE = {"type": "multiprocessing", "config": {"process_count": 1, "max_retries": 
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Iterator[Grid]:
-    found = Grid(tmp_path)
+    found = Grid(tmp_path, one_script=True)
     found.write(ONE, {"number": 1})
     yield found
     found.kill_all()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,8 @@ def test_another_machine_goes_on(grid: Grid, board: Board, tmp_path: Path) -> No
         id_ = wait_until(lambda: [p.name for p in board.storage.glob("*")], "the log")[0]
         wait_until(lambda: all((board.storage / id_ / e / "1").is_dir() for e in "01"), "checkpoints")
 
-        (other.folder / "run.py").write_text((grid.folder / "run.py").read_text())
+        for name in ("run.py", "parts.py"):
+            (other.folder / name).write_text((grid.folder / name).read_text())
         other.logging = grid.logging
         other._run_config("warmstart", MANY, {"gridsearch_id": id_, "num_epochs": EPOCHS})
         refused = other.run()
@@ -385,16 +386,21 @@ NONSENSE: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", NONSENSE)
-def test_nonsense_costs_nothing(grid: Grid, board: Board, what: str) -> None:
-    """Training goes on, there is one warning, and `sync` brings what was not taken to a server that does."""
-    with NONSENSE[what]() as url:
-        grid.logging = to(url, timeout=1)
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param([*NONSENSE], id="all"), *(pytest.param([one], id=one, marks=pytest.mark.long) for one in NONSENSE)],
+)
+def test_nonsense_costs_nothing(grid: Grid, board: Board, what: list[str]) -> None:
+    """Training goes on, there is a warning for each server, and `sync` brings what was not taken to one that does."""
+    with ExitStack() as stack:
+        urls = [stack.enter_context(NONSENSE[one]()) for one in what]
+        grid.logging = to(*urls, timeout=1)
         grid.write(MAIN, {"kind": "fine"})
         ended = grid.run()
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("events are waiting on disk") == 1, ended.stderr
-    assert f"mlgym sync {grid.root.name} --server {url}" in ended.stderr
+    assert ended.stderr.count("events are waiting on disk") == len(urls), ended.stderr
+    for url in urls:
+        assert f"mlgym sync {grid.root.name} --server {url}" in ended.stderr
     kept = sorted((grid.root / "spool").iterdir())
     sent = mlgym(grid, "sync", grid.root.name, "--server", board.url)
     assert sent.returncode == 0, sent.stderr

@@ -119,6 +119,7 @@ def test_a_bad_environment_is_told_before_anything_starts(grid: Grid, config: di
 
 def test_output_goes_to_a_file(grid: Grid) -> None:
     """From Python, shells and C; also right before a kill. Not through the bars, and the script speaks once."""
+    grid.one_script = True
     grid.write(multiprocessing(max_retries=0), {"kind": ["prints", "last_words"]})
     ended = grid.run()
     for words in ("from python\n", "from a shell\n", "from C\n", "to stderr, \\udcff and all"):
@@ -157,6 +158,7 @@ def test_what_jobs_may_do(grid: Grid) -> None:
 def test_a_script_with_shared_memory(grid: Grid) -> None:
     """Python's own process that looks after it must be let to do so."""
     before = set(Path("/dev/shm").iterdir())
+    grid.one_script = True
     grid.write(multiprocessing(), {"number": [1, 2]})
     script = grid.folder / "run.py"
     more = "from multiprocessing import get_context, shared_memory\nLOCK = get_context('spawn').Lock()\n"
@@ -178,7 +180,7 @@ def test_a_script_with_shared_memory(grid: Grid) -> None:
 def test_when_nobody_reads(grid: Grid, shell: str, status: int) -> None:
     """The exit code is that of the grid all the same."""
     grid.write(multiprocessing(max_retries=0), {"kind": ["fine", "raise"]})
-    script = grid.folder / "run.py"
+    script = grid.folder / "parts.py"
     script.write_text(script.read_text().replace('print("printed by the script itself")', ""))
     command = grid.command()
     line = shell.format("--config_path run_config.yml").replace("python", sys.executable)

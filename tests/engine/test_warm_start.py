@@ -275,7 +275,7 @@ def test_a_model_that_no_longer_fits(grid: Grid) -> None:
     process.kill()
     process.communicate(timeout=30)
     grid.gone()
-    script = grid.folder / "run.py"
+    script = grid.folder / "parts.py"
     grid.warm_start(MANY, num_epochs=EPOCHS + 1)
     script.write_text(script.read_text().replace("nn.Linear(16, 2)", "nn.Linear(16, 2), nn.Linear(2, 2)"))
     before = (grid.root / "event_storage.log").stat().st_size
