@@ -404,7 +404,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("jobs", [pytest.param(3, marks=pytest.mark.long, id="inner"), pytest.param(9, id="outer")])
 def test_killed_and_started_again(grid: Grid, uninterrupted: dict[str, Any], jobs: int) -> None:
-    grid.environment["MLGYM_TEST_SLEEP"] = "0.003"
+    grid.environment["MLGYM_TEST_SLEEP"] = "0.01"
     grid.environment["OMP_NUM_THREADS"] = "1"
     selective(grid, MANY)
     process = grid.start()

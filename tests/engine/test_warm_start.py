@@ -68,7 +68,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 def killed(grid: Grid, seed: int) -> None:
     """Kill the parent at random moments, of the first run and of warm starts, until one gets through."""
     rng = random.Random(seed)
-    grid.environment["MLGYM_TEST_SLEEP"] = "0.003"
+    grid.environment["MLGYM_TEST_SLEEP"] = "0.01"
     train(grid, MANY, checkpoint_every_n_batches=2)
     process = grid.start()
     grid.wait_for("INIT")
@@ -102,7 +102,7 @@ def test_killed_and_started_again(grid: Grid, uninterrupted: list[Any], seed: in
 def test_stopped_and_started_again(grid: Grid, uninterrupted: list[Any], environment: dict[str, Any]) -> None:
     if environment is MAIN:  # sums depend on the number of threads
         grid.environment["OMP_NUM_THREADS"] = "1"
-    grid.environment["MLGYM_TEST_SLEEP"] = "0.003"
+    grid.environment["MLGYM_TEST_SLEEP"] = "0.01"
     train(grid, environment)
     process = grid.start()
     grid.wait_for("train")  # so that there is something to save
@@ -112,7 +112,7 @@ def test_stopped_and_started_again(grid: Grid, uninterrupted: list[Any], environ
     grid.environment.clear()  # what goes on uses the number of threads that it began with
     grid.warm_start(environment, num_epochs=EPOCHS)
     planned = grid.run("plan")
-    assert "interrupted: goes on after epoch 0 and " in planned.stdout, planned.stdout + planned.stderr
+    assert "interrupted: goes on after epoch " in planned.stdout, planned.stdout + planned.stderr
     assert "was never started" in planned.stdout
     ended = grid.run()
     assert ended.returncode == 0, ended.stderr
@@ -125,7 +125,7 @@ def test_stopped_and_started_again(grid: Grid, uninterrupted: list[Any], environ
 
 
 def test_a_job_that_dies_goes_on_from_its_checkpoint(grid: Grid, uninterrupted: list[Any]) -> None:
-    grid.environment["MLGYM_TEST_SLEEP"] = "0.003"
+    grid.environment["MLGYM_TEST_SLEEP"] = "0.01"
     train(grid, MANY, checkpoint_every_n_batches=1)
     process = grid.start()
     grid.wait_for("train", 2)
