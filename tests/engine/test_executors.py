@@ -136,11 +136,12 @@ def test_all_give_the_same_numbers(grid: Grid, environment: dict[str, Any], numb
 
 def test_check_and_a_mistake(grid: Grid, environment: dict[str, Any]) -> None:
     grid.write(environment, {"number": [1, "one"]})
-    ended = grid.run()
-    assert ended.returncode == 2
-    assert "expected int, got str 'one'" in ended.stderr
-    assert "gs_config.yml:1:" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    for command in (["check"], []):
+        ended = grid.run(*command)
+        assert ended.returncode == 2
+        assert "expected int, got str 'one'" in ended.stderr
+        assert "gs_config.yml:1:" in ended.stderr
+        assert "Traceback" not in ended.stderr
     assert not (grid.folder / "event_storage").exists()
     grid.write(environment, {"number": [1, 2]})
     assert grid.run("check").stdout.endswith("2 experiments, nothing wrong found\n")
